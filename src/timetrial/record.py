@@ -1,0 +1,375 @@
+"""The run record: one JSONL file a trial, appended, flushed and synced line by line. Standard library only.
+
+`docs/results-format.md` is the authority on the format. A killed run leaves a readable prefix; whatever else is wrong
+with a file is an error with file and line.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Literal, TypeVar, cast, get_args
+
+from timetrial.target import Target
+
+SCHEMA = 1
+RECORD_NAME = "record.jsonl"
+
+Status = Literal["reached", "budget", "diverged", "out_of_memory", "error", "hung", "interrupted"]
+STATUSES: tuple[Status, ...] = get_args(Status)
+"""How a trial ended. All are results but `interrupted`, which says that the trial is to be run again."""
+
+
+class RecordError(Exception):
+    """A record that cannot be read: the message names file, line and what is wrong there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunHeader:
+    """Line 1: all that identifies the run. Scoring needs no workload to understand it."""
+
+    workload: str
+    workload_version: int
+    workload_sha256: str
+    submission: str
+    submission_sha256: str
+    ruleset: str
+    ruleset_version: int
+    ruleset_sha256: str
+    clock: Literal["seconds", "steps", "examples"]
+    tuning: Literal["external", "self"]
+    seed: int
+    """The campaign's seed; study and trial complete it."""
+    study: int
+    trial: int
+    hparams: Mapping[str, bool | int | float | str]
+    target: Target
+    test_target: Target | None
+    budget: float
+    """In units of `clock`."""
+    eval_every: float
+    confirmation: int
+    isolation: Literal["none", "sandbox", "docker"]
+    created: str
+    """When the trial began: ISO 8601, UTC."""
+    hardware: Mapping[str, Any]
+    """Devices (kind, count), processor, cores, memory."""
+    packages: Mapping[str, str]
+    """Versions of Python and of the packages that can change a result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvalLine:
+    """One evaluation. The clocks hold what has been charged up to it, `eval_params` included."""
+
+    step: int
+    examples: int
+    seconds: float
+    compile_seconds: float
+    """The part of `seconds` that XLA spent compiling."""
+    data_seconds: float
+    """The part of `seconds` that the submission waited for data."""
+    eval_seconds: float
+    """Wall seconds that this evaluation took; not charged."""
+    metrics: Mapping[str, float]
+    """By `split/metric`, for example `valid/error_rate`."""
+
+    def charge(self, clock: Literal["seconds", "steps", "examples"]) -> float:
+        return {"seconds": self.seconds, "steps": float(self.step), "examples": float(self.examples)}[clock]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crossing:
+    """Where the target was crossed: between two evals, in units of the charged clock."""
+
+    eval_index: int
+    """Position among the record's evals; the untrained model is 0."""
+    charge: float
+    charge_before: float
+    """The charge at the eval before, which did not meet the target."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EndLine:
+    """The last line: how the trial ended, and what it charged in all."""
+
+    status: Status
+    message: str
+    step: int
+    examples: int
+    seconds: float
+    compile_seconds: float
+    data_seconds: float
+    crossing: Crossing | None
+    examples_exact: bool
+    """False where the rows a step passes through the loss could not be derived; such a trial is not ranked by examples."""
+    ignored: tuple[str, ...] = ()
+    """Settings of the loss that the submission asked for and the workload does not have."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRecord:
+    path: Path
+    run: RunHeader
+    evals: tuple[EvalLine, ...]
+    end: EndLine | None
+    """None when the run was killed before it could say how it ended."""
+
+
+def to_line(kind: str, value: RunHeader | EvalLine | EndLine) -> str:
+    """One line of the file, newline included. Non-finite numbers become the strings "nan", "inf" and "-inf"."""
+    data = {"schema": SCHEMA, "kind": kind, **asdict(value)}
+    return json.dumps(_plain(data), allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in cast(Mapping[str, Any], value).items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in cast(list[Any], value)]
+    return value
+
+
+class RecordWriter:
+    """Appends lines to a new record; every line is on disk before the call returns."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises FileExistsError where a record stands already: nothing is ever overwritten."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file: IO[str] = open(path, "x", encoding="utf-8")
+
+    def __enter__(self) -> "RecordWriter":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._file.close()
+
+    def run(self, header: RunHeader) -> None:
+        self._append(to_line("run", header))
+
+    def eval(self, line: EvalLine) -> None:
+        self._append(to_line("eval", line))
+
+    def end(self, line: EndLine) -> None:
+        self._append(to_line("end", line))
+
+    def _append(self, line: str) -> None:
+        self._file.write(line)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def read_record(path: Path) -> RunRecord:
+    """The record in `path`. A last line cut short by a crash is left out; anything else malformed raises RecordError."""
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path}: cannot be read: {error.strerror}") from None
+    whole, _, _cut = text.rpartition(b"\n")
+    run: RunHeader | None = None
+    evals: list[EvalLine] = []
+    end: EndLine | None = None
+    for number, raw in enumerate(whole.split(b"\n") if whole else [], start=1):
+        where = f"{path}:{number}"
+        data = _parse_line(raw, where)
+        kind = data.pop("kind", None)
+        if data.pop("schema", None) != SCHEMA:
+            raise RecordError(f'{where}: no "schema": {SCHEMA}; this timetrial reads no other')
+        if end is not None:
+            raise RecordError(f"{where}: a line after the end line")
+        if (kind == "run") != (number == 1):
+            raise RecordError(f'{where}: the "run" line must be the first, and only the first')
+        if kind == "run":
+            run = _build(RunHeader, data, where)
+        elif kind == "eval":
+            evals.append(_build(EvalLine, data, where))
+        elif kind == "end":
+            end = _build(EndLine, data, where)
+        else:
+            raise RecordError(f"{where}: unknown kind of line {kind!r}")
+    if run is None:
+        raise RecordError(f"{path}:1: no complete first line; the run was killed before it began")
+    return RunRecord(path=path, run=run, evals=tuple(evals), end=end)
+
+
+def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        data = json.loads(raw, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where}: not JSON: {error}") from None
+    if not isinstance(data, dict):
+        raise RecordError(f"{where}: not a JSON object")
+    return cast(dict[str, Any], data)
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f'bare {name}; non-finite numbers are written as strings ("nan")')
+
+
+# What each field must hold. A converter returns the value or raises ValueError saying what was expected.
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a string")
+    return value
+
+
+def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
+    def convert(value: Any) -> str:
+        if value not in choices:
+            raise ValueError(f"one of {', '.join(choices)}")
+        return value
+
+    return convert
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError("a whole number that is not negative")
+    return value
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError("a whole number")
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("true or false")
+    return value
+
+
+def _number(value: Any) -> float:
+    if value in ("nan", "inf", "-inf"):
+        return float(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError("a number")
+    return float(value)
+
+
+def _duration(value: Any) -> float:
+    number = _number(value)
+    if not (math.isfinite(number) and number >= 0):
+        raise ValueError("a finite number that is not negative")
+    return number
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("an object")
+    return cast(dict[str, Any], value)
+
+
+def _numbers(value: Any) -> Mapping[str, float]:
+    return {name: _number(number) for name, number in _mapping(value).items()}
+
+
+def _scalars(value: Any) -> Mapping[str, bool | int | float | str]:
+    for name, scalar in _mapping(value).items():
+        if not isinstance(scalar, (bool, int, float, str)):
+            raise ValueError(f"an object of scalars; {name!r} is none")
+    return _mapping(value)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise ValueError("a list of strings")
+    return tuple(_text(item) for item in cast(list[Any], value))
+
+
+def _target(value: Any) -> Target:
+    try:
+        return Target.from_json(dict(_mapping(value)))
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"a target (metric, value, better): {error}") from None
+
+
+def _or_null(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else convert(value)
+
+
+def _crossing(value: Any) -> Crossing:
+    return Crossing(**_fields(Crossing, dict(_mapping(value))))
+
+
+_CLOCK = _one_of(("seconds", "steps", "examples"))
+_CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
+    RunHeader: {
+        "workload": _text,
+        "workload_version": _count,
+        "workload_sha256": _text,
+        "submission": _text,
+        "submission_sha256": _text,
+        "ruleset": _text,
+        "ruleset_version": _count,
+        "ruleset_sha256": _text,
+        "clock": _CLOCK,
+        "tuning": _one_of(("external", "self")),
+        "seed": _whole,
+        "study": _count,
+        "trial": _count,
+        "hparams": _scalars,
+        "target": _target,
+        "test_target": _or_null(_target),
+        "budget": _duration,
+        "eval_every": _duration,
+        "confirmation": _count,
+        "isolation": _one_of(("none", "sandbox", "docker")),
+        "created": _text,
+        "hardware": _mapping,
+        "packages": _mapping,
+    },
+    EvalLine: {
+        "step": _count,
+        "examples": _count,
+        "seconds": _duration,
+        "compile_seconds": _duration,
+        "data_seconds": _duration,
+        "eval_seconds": _duration,
+        "metrics": _numbers,
+    },
+    Crossing: {"eval_index": _count, "charge": _duration, "charge_before": _duration},
+    EndLine: {
+        "status": _one_of(STATUSES),
+        "message": _text,
+        "step": _count,
+        "examples": _count,
+        "seconds": _duration,
+        "compile_seconds": _duration,
+        "data_seconds": _duration,
+        "crossing": _or_null(_crossing),
+        "examples_exact": _flag,
+        "ignored": _texts,
+    },
+}
+
+
+def _fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of `kind` in `data`, converted. Keys that this version does not know are left aside."""
+    values: dict[str, Any] = {}
+    for name, convert in _CONVERTERS[kind].items():
+        if name not in data:
+            raise ValueError(f"{name!r} is missing")
+        try:
+            values[name] = convert(data[name])
+        except ValueError as error:
+            raise ValueError(f"{name!r} must be {error}, not {data[name]!r}") from None
+    return values
+
+
+_Line = TypeVar("_Line", RunHeader, EvalLine, EndLine)
+
+
+def _build(kind: type[_Line], data: Mapping[str, Any], where: str) -> _Line:
+    try:
+        return kind(**_fields(kind, data))
+    except ValueError as error:
+        raise RecordError(f"{where}: {error}") from None
