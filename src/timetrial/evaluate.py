@@ -1,0 +1,73 @@
+"""The metrics of a split: every row exactly once, padding never counted."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from timetrial.devices import Mesh, put_batch
+from timetrial.workload import Workload
+
+PyTree = Any
+
+
+class Evaluator:
+    """Evaluates a workload's model on its splits. One compiled program serves all splits: all batches have one shape."""
+
+    def __init__(self, workload: Workload, mesh: Mesh, *, batch_size: int | None = None) -> None:
+        self._workload = workload
+        self._mesh = mesh
+        rows = workload.eval_batch_size if batch_size is None else batch_size
+        self._rows = mesh.round_up(rows)
+        self._batches: dict[str, list[dict[str, jax.Array]]] = {}
+        self._step = jax.jit(workload.evaluate)
+
+    def __call__(self, params: PyTree, model_state: PyTree, splits: Iterable[str]) -> dict[str, float]:
+        """Metrics by `split/metric` of the given parameters, on `train_eval`, `valid` or `test`."""
+        pending = {split: [self._one(params, model_state, batch) for batch in self._load(split)] for split in splits}
+        metrics: dict[str, float] = {}
+        for split, batches in pending.items():
+            weights = [np.asarray(batch["weights"]) for batch in self._load(split)]
+            accumulated = accumulate(jax.device_get(batches), weights)
+            for name, value in self._workload.finalize(accumulated).items():
+                metrics[f"{split}/{name}"] = float(value)
+        return metrics
+
+    def _one(self, params: PyTree, model_state: PyTree, batch: dict[str, jax.Array]) -> Mapping[str, jax.Array]:
+        """What one batch adds, maybe still computing: all batches are dispatched before the first is read."""
+        added = self._step(params, model_state, batch)
+        return added if self._mesh.steps_in_flight else jax.block_until_ready(added)
+
+    def _load(self, split: str) -> list[dict[str, jax.Array]]:
+        if split not in self._batches:
+            arrays = self._workload.split(split)
+            rows = len(next(iter(arrays.values())))
+            self._batches[split] = [
+                put_batch(padded_batch(arrays, first, self._rows), self._mesh) for first in range(0, rows, self._rows)
+            ]
+        return self._batches[split]
+
+
+def padded_batch(arrays: Mapping[str, np.ndarray], first: int, rows: int) -> dict[str, np.ndarray]:
+    """Rows first, …, first+rows-1 of `arrays`, filled up with repetitions of weight 0 where they end before."""
+    available = len(next(iter(arrays.values())))
+    valid = min(rows, available - first)
+    indices = first + np.minimum(np.arange(rows), valid - 1)
+    batch = {name: array[indices] for name, array in arrays.items()}
+    return {**batch, "weights": (np.arange(rows) < valid).astype(np.float32)}
+
+
+def accumulate(
+    batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Scalars summed in float64; arrays with a row axis concatenated, rows of weight 0 left out."""
+    parts: dict[str, list[np.ndarray]] = {}
+    for batch, weight in zip(batches, weights, strict=True):
+        for name, value in batch.items():
+            value = np.asarray(value)
+            parts.setdefault(name, []).append(value.astype(np.float64) if value.ndim == 0 else value[weight > 0])
+    return {
+        name: np.sum(values, axis=0) if values[0].ndim == 0 else np.concatenate(values)
+        for name, values in parts.items()
+    }

@@ -1,0 +1,278 @@
+"""The trainer of pure submissions: it holds the submission, its state and the training data, and takes the steps.
+
+The loop dispatches a step as soon as the one before the last has finished, so that the device never waits for Python.
+Where the training data fit on the device, nothing is sent there from step to step: a step gathers its own batch and
+derives its own key.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from timetrial.devices import Mesh, put_batch, put_replicated
+from timetrial.failures import submission_code
+from timetrial.judge import Counts, Meters
+from timetrial.problem import ContractError, WorkloadProblem, check_same_shapes
+from timetrial.programs import Programs, check_submission
+from timetrial.rows import RowsUnknownError, rows_in
+from timetrial.stream import EpochStream, fits_on_device, from_host, gather, on_device, pad_indices
+from timetrial.submission import Batch, Feedback, Submission, Task, TrainState
+from timetrial.tuning import Hparams
+from timetrial.workload import Array, PyTree, Workload
+
+Make = Callable[[Hparams, Task], Submission]
+
+_INDICES_AHEAD = 1 << 18
+"""Row indices sent to the device at a time, at most."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A submission's code before it is loaded, and the point at which it is tried."""
+
+    load: Callable[[], Make]
+    """Imports the submission and returns its `make`; charged."""
+    folder: Path | None
+    """Where its source lies, so that messages can name its lines; None for code that has no folder."""
+    hparams: Mapping[str, Any]
+    traced: frozenset[str]
+    """The hyperparameters that are passed to the compiled functions as scalars."""
+
+
+class PureTrainer:
+    """Trains one workload with one pure submission, once; a `timetrial.judge.Trainer`."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        entry: Entry,
+        task: Task,
+        *,
+        seed: Callable[[str], int],
+        mesh: Mesh,
+        now: Callable[[], float],
+        exact_examples: bool,
+    ) -> None:
+        """`seed(purpose)` is the trial's seed; `exact_examples` refuses a step whose rows cannot be counted."""
+        self._workload = workload
+        self._entry = entry
+        self._task = task
+        self._mesh = mesh
+        self._now = now
+        self._exact_examples = exact_examples
+        self._problem = WorkloadProblem(workload)
+        self._keys = {purpose: _key(seed(purpose), mesh) for purpose in ("init", "step", "eval_params", "select")}
+        self._train: Mapping[str, np.ndarray] = workload.split("train")
+        rows = len(next(iter(self._train.values())))
+        self._stream = EpochStream(rows, seed("data"))
+        self._eval_stream = EpochStream(rows, seed("eval_params"))
+        self._data = on_device(self._train, mesh) if fits_on_device(self._train, mesh) else None
+        self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(self._keys["init"])
+        self._counts = Counts(0, 0)
+        self._evals = 0
+        self._drawn = 0
+        self._plan: tuple[Array, Array] | None = None
+        self._plan_end = 0
+        self._host_batches: Iterator[Mapping[str, Array]] | None = None
+        self._rows: dict[Any, int] = {}
+        self._rows_exact = True
+        self._charging = False
+        self._compile_seconds = 0.0
+        self._data_seconds = 0.0
+        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+
+    # What the judge asks for.
+
+    def initial(self) -> tuple[PyTree, PyTree]:
+        return self._initial
+
+    def start(self) -> None:
+        with self._charged("make"):
+            make = self._entry.load()
+            static = {k: v for k, v in self._entry.hparams.items() if k not in self._entry.traced}
+            traced = {k: jnp.asarray(v) for k, v in self._entry.hparams.items() if k in self._entry.traced}
+            self._hparams = put_replicated(traced, self._mesh)
+
+            def build(scalars: Mapping[str, Array]) -> Submission:
+                return check_submission(make(Hparams({**static, **scalars}), self._task))
+
+            self._submission = build(self._hparams)
+            self._batch_size = self._submission.batch_size or self._workload.default_batch_size
+            self._programs = Programs(self._problem, build, self._mesh, self._batch_size)
+        with self._charged("init"):
+            params, model_state = map(jax.tree.leaves, self._initial)
+            self._state: TrainState = self._programs.begin(params, model_state, self._keys["init"], self._hparams)
+
+    def run(self, stop: Callable[[Counts], bool]) -> None:
+        if self._submission.select is not None:
+            take = self._step_on_selected
+        elif self._data is not None:
+            take = self._step_on_device
+        else:
+            take = self._step_from_host
+        with self._charged("step"):
+            losses: deque[Array] = deque()
+            while not stop(self._counts):
+                losses.append(take())
+                if len(losses) > self._mesh.steps_in_flight:
+                    losses.popleft().block_until_ready()
+
+    def evaluated(self) -> tuple[PyTree, PyTree]:
+        if self._submission.eval_params is None:
+            return self._problem.trees(self._state.params, self._state.model_state)
+        with self._charged("eval_params"):
+            indices = self._eval_stream.indices(self._evals * self._batch_size, self._batch_size)
+            arguments = (self._state, self._gathered(indices), self._keys["eval_params"], self._hparams)
+            rows = self._rows_through("eval_params", self._programs.eval_params, arguments)
+            params, model_state = self._programs.eval_params(*arguments)
+            self._evals += 1
+            self._counts = self._counts._replace(examples=self._counts.examples + rows)
+        return self._problem.trees(params, model_state)
+
+    def feedback(self, feedback: Feedback) -> None:
+        if self._submission.on_eval is None:
+            return
+        with self._charged("on_eval"):
+            state = self._submission.on_eval(self._state, feedback)
+            if not isinstance(state, TrainState):
+                raise ContractError(f"on_eval must return a TrainState, not {type(state).__name__}")
+            state = state._replace(step=self._state.step)
+            check_same_shapes("the state that on_eval returned", state, self._state)
+            # Copies, so that the next step may overwrite them whatever the submission keeps.
+            self._state = put_replicated(jax.tree.map(lambda x: jnp.array(x, copy=True), state), self._mesh)
+
+    def counts(self) -> Counts:
+        return self._counts
+
+    def meters(self) -> Meters:
+        return Meters(self._compile_seconds, self._data_seconds)
+
+    def examples_exact(self) -> bool:
+        return self._rows_exact
+
+    def ignored(self) -> tuple[str, ...]:
+        return tuple(sorted(self._problem.ignored))
+
+    def close(self) -> None:
+        """Stops listening to the compiler."""
+        jax.monitoring.unregister_event_duration_listener(self._on_duration)
+
+    # The three ways to take a step. Each returns the loss, which may still be computing.
+
+    def _step_on_device(self) -> Array:
+        assert self._data is not None
+        step = self._counts.step
+        if self._plan is None or step >= self._plan_end:
+            with self._waiting_for_data():
+                ahead = max(1, min(256, _INDICES_AHEAD // self._batch_size))
+                flat = self._stream.indices(step * self._batch_size, ahead * self._batch_size)
+                indices = pad_indices(flat.reshape(ahead, self._batch_size), self._mesh)
+                self._plan = put_replicated((np.int32(step), indices), self._mesh)
+                self._plan_end = step + ahead
+        arguments = (self._state, self._data, self._plan, self._keys["step"], self._hparams)
+        rows = self._rows_through("gathering", self._programs.gathering_step, arguments)
+        self._state, loss = self._programs.gathering_step(*arguments)
+        self._count(self._batch_size, rows)
+        return loss
+
+    def _step_from_host(self) -> Array:
+        with self._waiting_for_data():
+            if self._host_batches is None:
+                step = self._counts.step
+                self._host_batches = from_host(self._train, self._stream, self._mesh, self._batch_size, first=step)
+            batch = self._problem.anonymous(next(self._host_batches))
+        return self._step_on(batch, drawn=self._batch_size)
+
+    def _step_on_selected(self) -> Array:
+        assert self._submission.select is not None
+        before = self._drawn
+        key = jax.random.fold_in(self._keys["select"], self._counts.step)
+        batch = self._submission.select(self._drawn_batches(), self._state, key)
+        if not isinstance(batch, Batch):
+            raise ContractError(f"select must return a Batch, not {type(batch).__name__}")
+        return self._step_on(self._padded(batch), drawn=(self._drawn - before) * self._batch_size)
+
+    def _step_on(self, batch: Batch, *, drawn: int) -> Array:
+        arguments = (self._state, batch, self._keys["step"], self._hparams)
+        rows = self._rows_through((batch.size, batch.weights is None), self._programs.step, arguments)
+        self._state, loss = self._programs.step(*arguments)
+        self._count(drawn, rows)
+        return loss
+
+    def _drawn_batches(self) -> Iterator[Batch]:
+        while True:
+            with self._waiting_for_data():
+                indices = self._stream.indices(self._drawn * self._batch_size, self._batch_size)
+                batch = self._gathered(indices)
+                self._drawn += 1
+            yield batch
+
+    def _gathered(self, indices: np.ndarray) -> Batch:
+        """The training rows at `indices`, as a batch of its own on the devices."""
+        return self._problem.anonymous(put_batch(gather(self._train, indices, self._mesh), self._mesh))
+
+    def _padded(self, batch: Batch) -> Batch:
+        """A selected batch, filled up with rows of weight 0 so that the devices divide it."""
+        if missing := self._mesh.round_up(batch.size) - batch.size:
+            weights = jnp.ones(batch.size) if batch.weights is None else batch.weights
+            rows = batch._replace(weights=None).take(jnp.minimum(jnp.arange(batch.size + missing), batch.size - 1))
+            batch = rows._replace(weights=jnp.pad(weights, (0, missing)))
+        return jax.device_put(batch, self._mesh.by_row)
+
+    # Counting, charging, waiting.
+
+    def _count(self, drawn: int, rows: int) -> None:
+        """Rule 3: a step costs the default batch, the rows drawn or the rows through the loss, whichever is most."""
+        step, examples = self._counts
+        self._counts = Counts(step + 1, examples + max(self._workload.default_batch_size, drawn, rows))
+
+    def _rows_through(self, program: Any, jitted: Any, arguments: tuple[Any, ...]) -> int:
+        """The rows that one call passes through the loss, traced the first time; compiling reuses that trace."""
+        if program not in self._rows:
+            try:
+                self._rows[program] = rows_in(jitted.trace(*arguments).jaxpr.jaxpr)
+            except RowsUnknownError as error:
+                if self._exact_examples:
+                    raise ContractError(str(error)) from None
+                self._rows[program], self._rows_exact = 0, False
+        return self._rows[program]
+
+    @contextmanager
+    def _charged(self, hook: str) -> Iterator[None]:
+        """Submission code: its compilation is metered, its failures become results, its device work is waited for.
+
+        All arrays are waited for, not only the state: work that a host hook left behind must not run uncharged.
+        """
+        self._charging = True
+        try:
+            with submission_code(hook, self._entry.folder):
+                yield
+                jax.effects_barrier()
+                for array in jax.live_arrays():
+                    if not array.is_deleted():
+                        array.block_until_ready()
+        finally:
+            self._charging = False
+
+    @contextmanager
+    def _waiting_for_data(self) -> Iterator[None]:
+        began = self._now()
+        yield
+        self._data_seconds += self._now() - began
+
+    def _on_duration(self, event: str, duration: float, **_: Any) -> None:
+        if self._charging and event.endswith("/backend_compile_duration"):
+            self._compile_seconds += duration
+
+
+def _key(seed: int, mesh: Mesh) -> Array:
+    """A key of all 64 bits of `seed`, on every device."""
+    words = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+    return put_replicated(jax.random.wrap_key_data(words, impl="threefry2x32"), mesh)
