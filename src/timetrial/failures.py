@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import jax
+from absl import logging
 
 from timetrial.errors import UserError
 from timetrial.judge import SubmissionFailure
@@ -23,7 +24,8 @@ def submission_code(hook: str, folder: Path | None) -> Iterator[None]:
         yield
     except SubmissionFailure:
         raise
-    except (Exception, SystemExit, GeneratorExit) as error:
+    except (Exception, SystemExit) as error:
+        logging.error("the submission failed in %s", hook, exc_info=error)
         if is_out_of_memory(error):
             raise SubmissionFailure("out_of_memory", f"{hook}: {_first_line(error)}") from error
         if isinstance(error, (ContractError, UserError)):

@@ -35,10 +35,9 @@ _INDICES_AHEAD = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A submission's code before it is loaded, and the point at which it is tried."""
+    """A submission's code, and the point at which it is tried."""
 
-    load: Callable[[], Make]
-    """Imports the submission and returns its `make`; charged."""
+    make: Make
     folder: Path | None
     """Where its source lies, so that messages can name its lines; None for code that has no folder."""
     hparams: Mapping[str, Any]
@@ -59,14 +58,27 @@ class PureTrainer:
         mesh: Mesh,
         now: Callable[[], float],
         exact_examples: bool,
+        before_start: Callable[[], None] | None = None,
     ) -> None:
-        """`seed(purpose)` is the trial's seed; `exact_examples` refuses a step whose rows cannot be counted."""
+        """Loads the data and the initial model.
+
+        Args:
+            workload: what is trained.
+            entry: what trains it.
+            task: what the submission is told of the workload.
+            seed: gives the trial's seed for a purpose.
+            mesh: the devices.
+            now: monotonic seconds, for the time waited for data.
+            exact_examples: refuses a step whose rows cannot be counted.
+            before_start: called once when the untrained model has been evaluated, before the submission runs.
+        """
         self._workload = workload
         self._entry = entry
         self._task = task
         self._mesh = mesh
         self._now = now
         self._exact_examples = exact_examples
+        self._before_start = before_start
         self._problem = WorkloadProblem(workload)
         self._keys = {purpose: _key(seed(purpose), mesh) for purpose in ("init", "step", "eval_params", "select")}
         self._train: Mapping[str, np.ndarray] = workload.split("train")
@@ -94,14 +106,15 @@ class PureTrainer:
         return self._initial
 
     def start(self) -> None:
+        if self._before_start is not None:
+            self._before_start()
         with self._charged("make"):
-            make = self._entry.load()
             static = {k: v for k, v in self._entry.hparams.items() if k not in self._entry.traced}
             traced = {k: jnp.asarray(v) for k, v in self._entry.hparams.items() if k in self._entry.traced}
             self._hparams = put_replicated(traced, self._mesh)
 
             def build(scalars: Mapping[str, Array]) -> Submission:
-                return check_submission(make(Hparams({**static, **scalars}), self._task))
+                return check_submission(self._entry.make(Hparams({**static, **scalars}), self._task))
 
             self._submission = build(self._hparams)
             self._batch_size = self._submission.batch_size or self._workload.default_batch_size

@@ -1,0 +1,98 @@
+"""Finding, hashing, copying and importing a submission's source."""
+
+import ast
+import hashlib
+import importlib.util
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from timetrial.errors import UserError
+from timetrial.tuning import SearchSpace, check_search_space
+
+_LEFT_OUT = ("__pycache__", ".git", ".venv")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A submission's source: its name and its `submission.py` (or whatever the single file is called)."""
+
+    name: str
+    path: Path
+
+    @property
+    def folder(self) -> Path:
+        return self.path.parent
+
+    def files(self) -> list[Path]:
+        """What makes up the submission: its whole folder, or the one file when it is not called submission.py."""
+        if self.path.name != "submission.py":
+            return [self.path]
+        inside = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted(path for path in inside if not set(_LEFT_OUT) & set(path.relative_to(self.folder).parts))
+
+    @property
+    def sha256(self) -> str:
+        """Over the names and bytes of all files."""
+        digest = hashlib.sha256()
+        for path in self.files():
+            content = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest.update(f"{path.relative_to(self.folder).as_posix()}\0{content}\n".encode())
+        return digest.hexdigest()
+
+    def copy_to(self, folder: Path) -> None:
+        """A copy of the source, to stand beside a record."""
+        for path in self.files():
+            target = folder / path.relative_to(self.folder)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, target)
+
+    @property
+    def self_tuning(self) -> bool:
+        """Whether the submission declares no search space. Read from the text: nothing is imported."""
+        for node in self._parse().body:
+            if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == "SEARCH_SPACE" for a in node.names):
+                return False
+            if isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                if any(isinstance(target, ast.Name) and target.id == "SEARCH_SPACE" for target in targets):
+                    return isinstance(node.value, ast.Dict) and not node.value.keys
+        return True
+
+    def _parse(self) -> ast.Module:
+        try:
+            return ast.parse(self.path.read_bytes(), filename=str(self.path))
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None) or 1
+            raise UserError(f"{self.path}:{line}: not Python: {error}") from None
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What a submission exports."""
+
+    make: Callable[..., Any]
+    search_space: SearchSpace
+    """An empty mapping where the submission tunes itself."""
+
+
+def load(source: Source) -> Loaded:
+    """Imports the submission. Raises whatever its code raises, and `UserError` for what it fails to export."""
+    name = f"timetrial_submission_{hashlib.sha256(str(source.path).encode()).hexdigest()[:12]}"
+    spec = importlib.util.spec_from_file_location(
+        name, source.path, submodule_search_locations=[str(source.folder)]
+    )  # a package, so that `from . import helper` finds the submission's own files
+    if spec is None or spec.loader is None:
+        raise UserError(f"{source.path}: not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    make = getattr(module, "make", None)
+    if not callable(make):
+        raise UserError(f"{source.path}: no function `make(hparams, task)`; `timetrial new` shows how one looks")
+    return Loaded(make, check_search_space(getattr(module, "SEARCH_SPACE", {})))

@@ -1,0 +1,149 @@
+"""One trial: ties a trainer to a judge, in this process, and leaves a record."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from timetrial import machine
+from timetrial.compilation import forget_cache
+from timetrial.devices import Mesh
+from timetrial.errors import UserError
+from timetrial.evaluate import Evaluator
+from timetrial.failures import submission_code
+from timetrial.judge import Judge, Progress, SubmissionFailure
+from timetrial.loading import Loaded, Source, load
+from timetrial.problem import make_task
+from timetrial.record import RECORD_NAME, EndLine, EvalLine, RecordWriter, RunHeader, Status
+from timetrial.ruleset import Ruleset
+from timetrial.seeds import seed as seed_of
+from timetrial.trainer import Entry, PureTrainer
+from timetrial.tuning import Point, default_point, halton_points, traced_names
+from timetrial.workload import Workload
+
+SOURCE_FOLDER = "source"
+"""Beside a record: the submission as it was run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """Which trial this is, within a campaign."""
+
+    seed: int
+    """The campaign's seed."""
+    study: int
+    trial: int
+    self_tuning: bool
+
+
+def run_trial(
+    workload: Workload,
+    source: Source,
+    ruleset: Ruleset,
+    trial: Trial,
+    folder: Path,
+    *,
+    workload_sha256: str,
+    mesh: Mesh | None = None,
+    now: Callable[[], float] = time.perf_counter,
+    watch: Callable[[Progress], None] = lambda progress: None,
+) -> EndLine:
+    """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
+
+    Whatever the submission does is a result in the record. Raises FileExistsError where a record stands already,
+    UserError where the ruleset does not know the workload, OSError where the record cannot be written.
+    """
+    rules = ruleset.workloads.get(workload.name)
+    if rules is None or rules.eval_every is None or rules.horizon_examples is None:
+        raise UserError(f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid")
+    mesh = Mesh.local() if mesh is None else mesh
+    failure: SubmissionFailure | None = None
+    loaded, hparams = Loaded(lambda: None, {}), {}
+    try:
+        with submission_code("import", source.folder):
+            loaded = load(source)
+            hparams = _point(loaded, ruleset, workload.name, trial)
+    except SubmissionFailure as error:
+        failure = error
+    header = RunHeader(
+        workload=workload.name,
+        workload_version=workload.version,
+        workload_sha256=workload_sha256,
+        submission=source.name,
+        submission_sha256=source.sha256,
+        ruleset=ruleset.name,
+        ruleset_version=ruleset.version,
+        ruleset_sha256=ruleset.sha256,
+        clock=ruleset.clock,
+        tuning="self" if trial.self_tuning else "external",
+        seed=trial.seed,
+        study=trial.study,
+        trial=trial.trial,
+        hparams=hparams,
+        target=rules.target or workload.target,
+        test_target=rules.test_target or workload.test_target,
+        budget=ruleset.budget(workload.name, self_tuning=trial.self_tuning),
+        eval_every=rules.eval_every,
+        confirmation=ruleset.confirmation,
+        isolation="none",
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        hardware=machine.hardware(),
+        packages=machine.packages(),
+    )
+    with RecordWriter(folder / RECORD_NAME) as writer:
+        source.copy_to(folder / SOURCE_FOLDER)
+        writer.run(header)
+        if failure is not None:
+            end = end_without_judge(None, failure.status, str(failure))
+            writer.end(end)
+            return end
+        task = make_task(
+            workload,
+            horizon_examples=rules.horizon_examples,
+            device_count=mesh.size,
+            device_memory_bytes=mesh.memory_bytes,
+        )
+        entry = Entry(
+            make=loaded.make, folder=source.folder, hparams=hparams, traced=traced_names(loaded.search_space)
+        )
+        trainer = PureTrainer(
+            workload,
+            entry,
+            task,
+            seed=lambda purpose: seed_of(trial.seed, workload.name, trial.study, trial.trial, purpose),
+            mesh=mesh,
+            now=now,
+            exact_examples=ruleset.clock == "examples",
+            before_start=forget_cache if ruleset.clock == "seconds" else None,
+        )
+        try:
+            return Judge(trainer, Evaluator(workload, mesh), writer, header, now=now, watch=watch).run()
+        finally:
+            trainer.close()
+
+
+def end_without_judge(last: EvalLine | None, status: Status, message: str) -> EndLine:
+    """The end of a trial whose judge could not write one: the clocks stand where the last eval left them."""
+    return EndLine(
+        status=status,
+        message=message,
+        step=last.step if last else 0,
+        examples=last.examples if last else 0,
+        seconds=last.seconds if last else 0.0,
+        compile_seconds=last.compile_seconds if last else 0.0,
+        data_seconds=last.data_seconds if last else 0.0,
+        crossing=None,
+        examples_exact=True,
+    )
+
+
+def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
+    """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
+    if trial.self_tuning:
+        return {}
+    tuning = ruleset.tuning(self_tuning=False)
+    if tuning.points == "default":
+        return default_point(loaded.search_space)
+    seed = seed_of(trial.seed, workload, trial.study, None, "tuning")
+    return halton_points(loaded.search_space, tuning.trials, seed)[trial.trial]
