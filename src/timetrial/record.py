@@ -105,7 +105,7 @@ class EndLine:
     data_seconds: float
     crossing: Crossing | None
     examples_exact: bool
-    """False where the rows a step passes through the loss could not be derived; such a trial is not ranked by examples."""
+    """False where the rows that a step passes through the loss could not be derived: not to be ranked by examples."""
     ignored: tuple[str, ...] = ()
     """Settings of the loss that the submission asked for and the workload does not have."""
 
@@ -141,12 +141,14 @@ class RecordWriter:
     def __init__(self, path: Path) -> None:
         """Raises FileExistsError where a record stands already: nothing is ever overwritten."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = open(path, "x", encoding="utf-8")
+        self._file: IO[str] = path.open("x", encoding="utf-8")
 
     def __enter__(self) -> "RecordWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def run(self, header: RunHeader) -> None:
@@ -165,7 +167,7 @@ class RecordWriter:
 
 
 def read_record(path: Path) -> RunRecord:
-    """The record in `path`. A last line cut short by a crash is left out; anything else malformed raises RecordError."""
+    """The record in `path`. A last line cut short by a crash is left out; all else malformed raises RecordError."""
     try:
         text = path.read_bytes()
     except OSError as error:
