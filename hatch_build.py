@@ -6,10 +6,10 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 
-class InstallWorkloadsAndSubmissions(BuildHookInterface):
+class InstallWorkloadsAndSubmissions(BuildHookInterface[Any]):
     """`workloads/` becomes `timetrial/workloads/`, `submissions/` becomes `timetrial/submissions/`.
 
-    An editable install needs neither: there the harness finds both at the top of the checkout.
+    What git ignores stays out. An editable install needs neither: the harness finds both at the top of the checkout.
     """
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -18,6 +18,6 @@ class InstallWorkloadsAndSubmissions(BuildHookInterface):
         root = Path(self.root)
         for folder in ("workloads", "submissions"):
             for path in sorted((root / folder).rglob("*")):
-                if path.is_file() and "__pycache__" not in path.parts:
-                    inside = path.relative_to(root).as_posix()
+                inside = path.relative_to(root).as_posix()
+                if path.is_file() and not self.build_config.path_is_excluded(inside):
                     build_data["force_include"][str(path)] = f"timetrial/{inside}"

@@ -40,7 +40,7 @@ _HOME = {
     "read_record": "record",
 }
 
-__all__ = [  # noqa: RUF022
+__all__ = [
     "Batch", "Choice", "Feedback", "Hparams", "Integers", "LogUniform", "LossAux", "ParamInfo", "Problem", "Ruleset",
     "RunRecord", "Submission", "Target", "Task", "TrainState", "Uniform", "Workload", "from_optax", "load_ruleset",
     "read_record",

@@ -105,7 +105,7 @@ class EndLine:
     data_seconds: float
     crossing: Crossing | None
     examples_exact: bool
-    """False where the rows a step passes through the loss could not be derived; such a trial is not ranked by examples."""
+    """False where the rows that a step passes through the loss could not be derived: not to be ranked by examples."""
     ignored: tuple[str, ...] = ()
     """Settings of the loss that the submission asked for and the workload does not have."""
 
@@ -141,12 +141,14 @@ class RecordWriter:
     def __init__(self, path: Path) -> None:
         """Raises FileExistsError where a record stands already: nothing is ever overwritten."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = open(path, "x", encoding="utf-8")
+        self._file: IO[str] = path.open("x", encoding="utf-8")
 
     def __enter__(self) -> "RecordWriter":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._file.close()
 
     def run(self, header: RunHeader) -> None:
@@ -164,8 +166,30 @@ class RecordWriter:
         os.fsync(self._file.fileno())
 
 
+def append_end(path: Path, header: RunHeader, end: Callable[[EvalLine | None], EndLine]) -> EndLine:
+    """Ends a record whose writer died: cuts off a torn last line and appends `end(last eval)`.
+
+    A record without a whole first line gets `header`. A record that has its end line keeps it, and it is returned.
+    """
+    whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
+    if not whole:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(to_line("run", header))
+    elif path.stat().st_size > len(whole) + 1:
+        os.truncate(path, len(whole) + 1)
+    record = read_record(path)
+    if record.end is not None:
+        return record.end
+    line = end(record.evals[-1] if record.evals else None)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(to_line("end", line))
+        file.flush()
+        os.fsync(file.fileno())
+    return line
+
+
 def read_record(path: Path) -> RunRecord:
-    """The record in `path`. A last line cut short by a crash is left out; anything else malformed raises RecordError."""
+    """The record in `path`. A last line cut short by a crash is left out; all else malformed raises RecordError."""
     try:
         text = path.read_bytes()
     except OSError as error:

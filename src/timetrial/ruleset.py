@@ -100,7 +100,7 @@ class Ruleset:
 
     @staticmethod
     def from_json(data: Mapping[str, Any], *, where: str = "ruleset") -> "Ruleset":
-        """The ruleset a mapping (TOML or JSON) describes; a `UserError` names what is missing, unknown or out of range."""
+        """The ruleset a mapping (TOML or JSON) describes; `UserError` names what is missing, unknown, out of range."""
         try:
             return _parse(data)
         except UserError as error:

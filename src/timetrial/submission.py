@@ -7,7 +7,7 @@ owns jit, donation and sharding. Parameters, model state and batches are anonymo
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import jax
 import jax.numpy as jnp
@@ -198,7 +198,7 @@ def from_optax(
         (value, aux), grads = jax.value_and_grad(loss, has_aux=True)(state.params)
         tx_state, averaged = state.opt_state
         updates, tx_state = tx.update(grads, tx_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params = cast(Leaves, optax.apply_updates(state.params, updates))
         if average is not None:
             _, averaged = average.update(params, averaged)
         state = TrainState(params, aux.model_state, (tx_state, averaged), state.step)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -48,24 +48,18 @@ def run_trial(
     mesh: Mesh | None = None,
     now: Callable[[], float] = time.perf_counter,
     watch: Callable[[Progress], None] = lambda progress: None,
+    announce: Callable[[RunHeader], None] = lambda header: None,
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
 
-    Whatever the submission does is a result in the record. Raises FileExistsError where a record stands already,
+    `watch` is told of progress a few times a second; `announce` is given the header, without hyperparameters, before
+    any code of the submission runs, so that a crash on import can be put on record by whoever watches. Whatever the submission does is a result in the record. Raises FileExistsError where a record stands already,
     UserError where the ruleset does not know the workload, OSError where the record cannot be written.
     """
     rules = ruleset.workloads.get(workload.name)
     if rules is None or rules.eval_every is None or rules.horizon_examples is None:
         raise UserError(f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid")
     mesh = Mesh.local() if mesh is None else mesh
-    failure: SubmissionFailure | None = None
-    loaded, hparams = Loaded(lambda: None, {}), {}
-    try:
-        with submission_code("import", source.folder):
-            loaded = load(source)
-            hparams = _point(loaded, ruleset, workload.name, trial)
-    except SubmissionFailure as error:
-        failure = error
     header = RunHeader(
         workload=workload.name,
         workload_version=workload.version,
@@ -80,7 +74,7 @@ def run_trial(
         seed=trial.seed,
         study=trial.study,
         trial=trial.trial,
-        hparams=hparams,
+        hparams={},
         target=rules.target or workload.target,
         test_target=rules.test_target or workload.test_target,
         budget=ruleset.budget(workload.name, self_tuning=trial.self_tuning),
@@ -91,13 +85,20 @@ def run_trial(
         hardware=machine.hardware(),
         packages=machine.packages(),
     )
+    announce(header)
     with RecordWriter(folder / RECORD_NAME) as writer:
         source.copy_to(folder / SOURCE_FOLDER)
-        writer.run(header)
-        if failure is not None:
+        try:
+            with submission_code("import", source.folder):
+                loaded = load(source)
+                hparams = _point(loaded, ruleset, workload.name, trial)
+        except SubmissionFailure as failure:
+            writer.run(header)
             end = end_without_judge(None, failure.status, str(failure))
             writer.end(end)
             return end
+        header = replace(header, hparams=hparams)
+        writer.run(header)
         task = make_task(
             workload,
             horizon_examples=rules.horizon_examples,

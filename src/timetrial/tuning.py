@@ -88,7 +88,9 @@ def check_search_space(space: Any) -> SearchSpace:
                 if not isinstance(value, (bool, int, float, str)):
                     raise UserError(f"SEARCH_SPACE: {name!r} must be a number, string or boolean, not {value!r}")
         return cast(SearchSpace, points)
-    raise UserError("SEARCH_SPACE must be a mapping of names to Uniform, LogUniform, Integers or Choice, or a list of points")
+    raise UserError(
+        "SEARCH_SPACE must be a mapping of names to Uniform, LogUniform, Integers or Choice, or a list of points"
+    )
 
 
 def _check_name(name: Any) -> None:
@@ -145,8 +147,8 @@ def traced_names(space: SearchSpace) -> frozenset[str]:
     return frozenset(name for name in space[0] if all(isinstance(point[name], float) for point in space))
 
 
-class UnknownHyperparameter(UserError, KeyError, AttributeError):
-    """A name that the search space does not declare: a KeyError and an AttributeError, so that `get` and `hasattr` work."""
+class UnknownHyperparameterError(UserError, KeyError, AttributeError):
+    """A name that the search space lacks: a KeyError and an AttributeError, so that `get` and `hasattr` work."""
 
     __str__ = Exception.__str__
 
@@ -168,7 +170,7 @@ class Hparams(Mapping[str, Any]):
         values: dict[str, Any] = object.__getattribute__(self, "_values")
         if name not in values:
             error = unknown("hyperparameter", name, values, "SEARCH_SPACE declares what `hparams` holds.")
-            raise UnknownHyperparameter(str(error))
+            raise UnknownHyperparameterError(str(error))
         return values[name]
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -5,7 +5,7 @@ mapping of names to arrays with B rows each; its field `weights` (float32, B) is
 that all rows count alike, 0 marks padding.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 

@@ -87,9 +87,9 @@ def toy_workload(*, dropout: bool = False, batch_norm: bool = False, **changes: 
             x = jnp.where(jax.random.bernoulli(key, 1 - rate, x.shape), x / (1 - rate), 0)
         return x @ params["dense"]["kernel"] + params["dense"]["bias"], model_state
 
-    def loss(logits: Any, batch: Batch, *, label_smoothing: Any = 0.0) -> tuple[Any, Any]:
+    def loss(outputs: Any, batch: Batch, *, label_smoothing: Any = 0.0) -> tuple[Any, Any]:
         labels = optax.smooth_labels(jax.nn.one_hot(batch["label"], CLASSES), label_smoothing)
-        losses = optax.softmax_cross_entropy(logits, labels)
+        losses = optax.softmax_cross_entropy(outputs, labels)
         return losses, jnp.ones_like(losses)
 
     def evaluate(params: Any, model_state: Any, batch: Batch) -> Mapping[str, Any]:

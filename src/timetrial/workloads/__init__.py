@@ -3,8 +3,6 @@
 In a checkout they lie in the top-level folder `workloads/`; in an installed wheel they lie beside this file.
 """
 
-from pathlib import Path
+from timetrial.registry import shipped
 
-_checkout = Path(__file__).parents[3] / "workloads"
-if (_checkout.parent / "pyproject.toml").is_file() and _checkout.is_dir():
-    __path__ = [str(_checkout)]
+__path__ = [str(shipped("workloads"))]

@@ -1,0 +1,106 @@
+"""The command `timetrial`: finds the verb, reads its arguments, calls it. Imports a verb's module when it is called."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+from absl.flags import argparse_flags
+
+import timetrial
+from timetrial.errors import UserError, unknown
+
+
+class Verb(NamedTuple):
+    help: str
+    module: str
+    """Has `add_arguments(parser)` and `run(args) -> int`: the exit code, 0 for well and 1 for a finding."""
+    example: str
+
+
+VERBS = {
+    "list": Verb(
+        "show workloads, submissions and rulesets",
+        "timetrial.commands.list",
+        "timetrial list --format json",
+    ),
+    "score": Verb(
+        "turn run records into a leaderboard",
+        "timetrial_scoring.cli",
+        "timetrial score runs/demo",
+    ),
+    "freeze": Verb(
+        "lock workloads, or check their locks",
+        "timetrial.commands.freeze",
+        "timetrial freeze --check",
+    ),
+    "doctor": Verb(
+        "show what this machine is, how steady its clock is, and what a ruleset costs",
+        "timetrial.commands.doctor",
+        "timetrial doctor demo",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 well, 1 a finding, 2 wrong usage, 130 interrupted."""
+    logging.use_absl_handler()
+    try:
+        code = _run(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"timetrial: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("timetrial: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader has seen enough; the interpreter's own flush at exit must not complain either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    return code
+
+
+def _run(argv: Sequence[str]) -> int:
+    top = _top_parser()
+    args = top.parse_args(argv)
+    if args.verb is None:
+        top.print_help()
+        return 2
+    if args.verb not in VERBS:
+        raise unknown("verb", args.verb, VERBS, "`timetrial --help` explains them.")
+    verb = VERBS[args.verb]
+    parser = _parser(f"timetrial {args.verb}", verb.help, f"example:\n  {verb.example}")
+    module: Any = importlib.import_module(verb.module)
+    module.add_arguments(parser)
+    return module.run(parser.parse_args(args.arguments))
+
+
+def _top_parser() -> argparse.ArgumentParser:
+    width = max(map(len, VERBS))
+    listing = "\n".join(f"  {name:<{width}}  {verb.help}" for name, verb in VERBS.items())
+    parser = _parser(
+        "timetrial",
+        "A benchmark of neural-network training algorithms.",
+        f"verbs:\n{listing}\n\n`timetrial VERB --help` explains a verb.\n\nexample:\n  timetrial list",
+    )
+    parser.add_argument("--version", action="version", version=f"timetrial {timetrial.__version__}")
+    parser.add_argument("verb", nargs="?", help="what to do")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="the verb's own arguments")
+    return parser
+
+
+def _parser(program: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser that takes absl's flags without listing them (its own --helpfull line included)."""
+    parser = argparse_flags.ArgumentParser(
+        prog=program,
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    parser.add_argument("-h", "--help", action="help", help="show this help and exit")
+    return parser

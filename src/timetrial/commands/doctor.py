@@ -1,0 +1,149 @@
+"""`timetrial doctor`: what this machine is, how steady its clock is, and what a ruleset costs at most."""
+
+import argparse
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from timetrial.commands.output import add_format, print_json, print_table
+from timetrial.data import data_root
+from timetrial.ruleset import Ruleset, load_ruleset
+
+PACKAGES = ("timetrial", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
+"""Their versions can change a result or a time."""
+GIB = 2**30
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("ruleset", nargs="?", metavar="RULESET", help="a ruleset, to estimate what it costs")
+    parser.add_argument("--seconds", type=float, default=1.0, help="how long to watch the clock (default: 1)")
+    add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    rules = None if args.ruleset is None else load_ruleset(args.ruleset)
+    found = {"versions": versions(), "machine": machine(), "clock": clock_noise(args.seconds)}
+    costs = None if rules is None else cost(rules)
+    if args.format == "json":
+        print_json(found | ({} if costs is None else {"cost": costs}))
+        return 0
+    for title, values in found.items():
+        print_table(title.capitalize(), [{"": name.replace("_", " "), "value": _text(v)} for name, v in values.items()])
+    if rules is not None and costs is not None:
+        print_table(f"Cost of one submission under {rules.name}, at most", costs)
+    return 0
+
+
+def versions() -> dict[str, str | None]:
+    """Python's, and those of the packages that can change a result or a time; None where one is not installed."""
+
+    def installed(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
+
+
+def machine() -> dict[str, Any]:
+    import jax
+
+    return {
+        "system": platform.platform(),
+        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_free_gib": _memory_free_gib(),
+        "data_folder": str(data_root()),
+        "data_disk_free_gib": shutil.disk_usage(_nearest_existing(data_root())).free / GIB,
+    }
+
+
+def _memory_free_gib(meminfo: Path = Path("/proc/meminfo")) -> float | None:
+    """What can be allocated without swapping; None where the kernel does not say."""
+    if not meminfo.is_file():
+        return None
+    lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+    return int(lines["MemAvailable"].split()[0]) * 1024 / GIB
+
+
+def _nearest_existing(path: Path) -> Path:
+    return next(parent for parent in (path, *path.parents) if parent.exists())
+
+
+def clock_noise(
+    seconds: float, now: Callable[[], float] = time.monotonic, stat: Path = Path("/proc/stat")
+) -> dict[str, Any]:
+    """How far times on this machine can be trusted: a fixed piece of work of about 1 ms, repeated for `seconds`.
+
+    `jitter` is its 99th percentile over its median: 1 on an idle machine with a steady clock. `steal` is the share of
+    processor time that the hypervisor gave to others meanwhile; None where the kernel does not say.
+    """
+    before = _cpu_times(stat)
+    durations: list[float] = []
+    start = end = now()
+    while end - start < seconds or not durations:
+        begin = now()
+        sum(range(40_000))
+        end = now()
+        durations.append(end - begin)
+    durations.sort()
+    median, p99 = durations[len(durations) // 2], durations[int(0.99 * len(durations))]
+    return {
+        "resolution_seconds": time.get_clock_info("monotonic").resolution,
+        "work_median_seconds": median,
+        "work_p99_seconds": p99,
+        "jitter": p99 / median if median > 0 else None,
+        "steal": _steal(before, _cpu_times(stat)),
+        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+    }
+
+
+def _cpu_times(stat: Path) -> list[int] | None:
+    """Ticks of all processors since boot: user, nice, system, idle, iowait, irq, softirq, steal."""
+    if not stat.is_file():
+        return None
+    return [int(ticks) for ticks in stat.read_text().split("\n", 1)[0].split()[1:9]]
+
+
+def _steal(before: list[int] | None, after: list[int] | None) -> float | None:
+    if before is None or after is None or sum(after) == sum(before):
+        return None
+    return (after[7] - before[7]) / (sum(after) - sum(before))
+
+
+def cost(rules: Ruleset) -> list[dict[str, Any]]:
+    """What one submission can charge, by workload and board: studies x trials x budget, nothing reached early.
+
+    `hours` is None where the ruleset charges steps or examples: how long these take depends on the submission.
+    """
+    rows: list[dict[str, Any]] = []
+    for board, tuning in (("external", rules.external), ("self-tuning", rules.self_tuning)):
+        if tuning is None:
+            continue
+        for name in rules.workloads:
+            budget = rules.budget(name, self_tuning=board == "self-tuning")
+            charge = tuning.studies * tuning.trials * budget
+            rows.append(
+                {"board": board, "workload": name, "studies": tuning.studies, "trials": tuning.trials}
+                | {f"budget ({rules.clock})": budget, f"total ({rules.clock})": charge}
+                | {"hours": charge / 3600 if rules.clock == "seconds" else None}
+            )
+        total = sum(float(row[f"total ({rules.clock})"]) for row in rows if row["board"] == board)
+        rows.append(
+            dict.fromkeys(rows[-1])
+            | {"board": board, "workload": "all", f"total ({rules.clock})": total}
+            | {"hours": total / 3600 if rules.clock == "seconds" else None}
+        )
+    return rows
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return "unknown" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

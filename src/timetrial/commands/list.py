@@ -1,0 +1,116 @@
+"""`timetrial list`: what there is to run. Reads LOCK.toml and source text; imports no workload and no submission."""
+
+import argparse
+import ast
+import sys
+from pathlib import Path
+from typing import Any
+
+from timetrial.commands.output import add_format, print_json, print_table
+from timetrial.lock import read_lock
+from timetrial.registry import find_submission, submission_folders, submission_names, workload_names
+from timetrial.ruleset import Tuning, load_ruleset, ruleset_names
+from timetrial.target import Target
+
+_LOCKS = ("source_sha256", "data", "data_sha256", "fingerprint", "fingerprint_tolerance")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    found = {"workloads": workloads(), "submissions": submissions(), "rulesets": rulesets()}
+    if args.format == "json":
+        print_json(found)
+    else:
+        _print(found)
+    if not_locked := sorted({*workload_names()} - {*read_lock()}):
+        print(f"not frozen, so not listed: {', '.join(not_locked)} (`timetrial freeze`)", file=sys.stderr)
+    return 0
+
+
+def workloads() -> list[dict[str, Any]]:
+    """What LOCK.toml says of each workload, less the locks themselves."""
+    return [
+        {"name": name, "variant_of": None, **{key: value for key, value in table.items() if key not in _LOCKS}}
+        for name, table in read_lock().items()
+    ]
+
+
+def submissions() -> list[dict[str, Any]]:
+    """Each submission by name; `tuning` is "self" where its source assigns no SEARCH_SPACE."""
+    shipped = submission_folders()
+    return [
+        {"name": name, "source": "timetrial" if name in shipped else "installed", **_read_source(find_submission(name))}
+        for name in submission_names()
+    ]
+
+
+def _read_source(path: Path) -> dict[str, Any]:
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except SyntaxError as error:
+        return {"tuning": None, "summary": f"does not parse: {error}"}
+    tuned = any(
+        isinstance(node, ast.Name) and node.id == "SEARCH_SPACE" and isinstance(node.ctx, ast.Store)
+        for statement in tree.body
+        for node in ast.walk(statement)
+    )
+    summary = (ast.get_docstring(tree) or "").split("\n")[0]
+    return {"tuning": "external" if tuned else "self", "summary": summary}
+
+
+def rulesets() -> list[dict[str, Any]]:
+    def board(tuning: Tuning | None) -> dict[str, int] | None:
+        return None if tuning is None else {"studies": tuning.studies, "trials": tuning.trials}
+
+    return [
+        {
+            "name": name,
+            "version": rules.version,
+            "clock": rules.clock,
+            "workloads": list(rules.workloads),
+            "external": board(rules.external),
+            "self_tuning": board(rules.self_tuning),
+            "description": rules.description,
+        }
+        for name, rules in ((name, load_ruleset(name)) for name in ruleset_names())
+    ]
+
+
+def _print(found: dict[str, list[dict[str, Any]]]) -> None:
+    def board(sizes: dict[str, int] | None) -> str:
+        return "" if sizes is None else f"{sizes['studies']} x {sizes['trials']}"
+
+    print_table(
+        "Workloads",
+        [
+            {
+                "name": w["name"],
+                "track": w["track"],
+                "variant of": w["variant_of"],
+                "task": w["task"],
+                "parameters": w["parameters"],
+                "arrays": w["parameter_arrays"],
+                "batch": w["default_batch_size"],
+                "target": str(Target.from_json(w["target"])),
+            }
+            for w in found["workloads"]
+        ],
+    )
+    print_table("Submissions", found["submissions"])
+    print_table(
+        "Rulesets (studies x trials)",
+        [
+            {
+                "name": r["name"],
+                "clock": r["clock"],
+                "external": board(r["external"]),
+                "self-tuning": board(r["self_tuning"]),
+                "workloads": len(r["workloads"]),
+                "description": r["description"],
+            }
+            for r in found["rulesets"]
+        ],
+    )

@@ -1,0 +1,90 @@
+"""The process that runs one trial: reads a job from standard input, reports as JSON lines on standard output.
+
+A trial has a process of its own, so that all start alike, none inherits another's memory or compiled programs, and one
+that crashes, hangs or fills the memory takes nothing with it. What the submission prints goes to standard error.
+"""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from timetrial.record import to_line
+from timetrial.ruleset import Ruleset
+
+BROKEN_RECORD = 74
+"""Exit code when the record could not be written (EX_IOERR)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One trial, as it is sent to a worker."""
+
+    submission: str
+    path: str
+    workload: str
+    ruleset: Mapping[str, Any]
+    seed: int
+    study: int
+    trial: int
+    self_tuning: bool
+    folder: str
+
+
+def main(load_workload: Callable[[str], Any] | None = None) -> int:
+    """Runs the job on standard input. Exit code 0 whatever the submission did; its record says how it ended."""
+    job = Job(**json.load(sys.stdin))
+    events = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _offer_to_the_out_of_memory_killer()
+    try:
+        _run(job, load_workload, events)
+    except OSError as error:
+        message = f"the record cannot be written: {error.strerror} ({error.filename or job.folder})"
+        events.write(json.dumps({"failed": message}) + "\n")
+        return BROKEN_RECORD
+    except Exception as error:  # reported to whoever started this process, and raised again for the log
+        events.write(json.dumps({"failed": f"{type(error).__name__}: {error}"}) + "\n")
+        raise
+    return 0
+
+
+def _run(job: Job, load_workload: Callable[[str], Any] | None, events: IO[str]) -> None:
+    from timetrial import registry
+    from timetrial.compilation import cache_folder, use_cache
+    from timetrial.loading import Source
+    from timetrial.lock import workload_sha256
+    from timetrial.trial import Trial, run_trial
+
+    use_cache(cache_folder())
+    workload = (load_workload or registry.load_workload)(job.workload)
+    if not workload.data.prepared():
+        events.write(json.dumps({"note": f"preparing the data of {job.workload} (once)"}) + "\n")
+        workload.data.prepare()
+    run_trial(
+        workload,
+        Source(job.submission, Path(job.path)),
+        Ruleset.from_json(job.ruleset),
+        Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning),
+        Path(job.folder),
+        workload_sha256=workload_sha256(workload),
+        watch=lambda progress: print(json.dumps({"progress": asdict(progress)}), file=events),
+        announce=lambda header: print(json.dumps({"header": json.loads(to_line("run", header))}), file=events),
+    )
+
+
+def _offer_to_the_out_of_memory_killer() -> None:
+    """Asks Linux to end this process first when the machine has no memory left, rather than the campaign's."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    except OSError:
+        return  # another system, or not allowed: the kernel chooses by size, which is this process too
+
+
+if __name__ == "__main__":
+    sys.exit(main())
