@@ -27,6 +27,11 @@ VERBS = {
         "timetrial.commands.list",
         "timetrial list --format json",
     ),
+    "run": Verb(
+        "train workloads with submissions under a ruleset, and keep records",
+        "timetrial.commands.run",
+        "timetrial run --submission adamw ./mine --workload lobes --ruleset demo --out runs/first",
+    ),
     "score": Verb(
         "turn run records into a leaderboard",
         "timetrial_scoring.cli",

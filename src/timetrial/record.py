@@ -135,6 +135,21 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def end_after(last: EvalLine | None, status: Status, message: str) -> EndLine:
+    """The end of a trial whose judge could not write one: the clocks stand where the last eval left them."""
+    return EndLine(
+        status=status,
+        message=message,
+        step=last.step if last else 0,
+        examples=last.examples if last else 0,
+        seconds=last.seconds if last else 0.0,
+        compile_seconds=last.compile_seconds if last else 0.0,
+        data_seconds=last.data_seconds if last else 0.0,
+        crossing=None,
+        examples_exact=True,
+    )
+
+
 class RecordWriter:
     """Appends lines to a new record; every line is on disk before the call returns."""
 
@@ -166,13 +181,16 @@ class RecordWriter:
         os.fsync(self._file.fileno())
 
 
-def append_end(path: Path, header: RunHeader, end: Callable[[EvalLine | None], EndLine]) -> EndLine:
+def append_end(path: Path, header: RunHeader | None, end: Callable[[EvalLine | None], EndLine]) -> EndLine:
     """Ends a record whose writer died: cuts off a torn last line and appends `end(last eval)`.
 
     A record without a whole first line gets `header`. A record that has its end line keeps it, and it is returned.
+    Raises RecordError where there is neither, or where the record is malformed.
     """
     whole = path.read_bytes().rpartition(b"\n")[0] if path.exists() else b""
     if not whole:
+        if header is None:
+            raise RecordError(f"{path}: the run died before it began")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(to_line("run", header))
     elif path.stat().st_size > len(whole) + 1:
@@ -186,6 +204,11 @@ def append_end(path: Path, header: RunHeader, end: Callable[[EvalLine | None], E
         file.flush()
         os.fsync(file.fileno())
     return line
+
+
+def read_header(data: Mapping[str, Any]) -> RunHeader:
+    """The header in a parsed "run" line; raises RecordError."""
+    return _build(RunHeader, data, "run line")
 
 
 def read_record(path: Path) -> RunRecord:

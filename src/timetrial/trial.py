@@ -15,7 +15,7 @@ from timetrial.failures import submission_code
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.loading import Loaded, Source, load
 from timetrial.problem import make_task
-from timetrial.record import RECORD_NAME, EndLine, EvalLine, RecordWriter, RunHeader, Status
+from timetrial.record import RECORD_NAME, EndLine, RecordWriter, RunHeader, end_after
 from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
 from timetrial.trainer import Entry, PureTrainer
@@ -94,7 +94,7 @@ def run_trial(
                 hparams = _point(loaded, ruleset, workload.name, trial)
         except SubmissionFailure as failure:
             writer.run(header)
-            end = end_without_judge(None, failure.status, str(failure))
+            end = end_after(None, failure.status, str(failure))
             writer.end(end)
             return end
         header = replace(header, hparams=hparams)
@@ -122,21 +122,6 @@ def run_trial(
             return Judge(trainer, Evaluator(workload, mesh), writer, header, now=now, watch=watch).run()
         finally:
             trainer.close()
-
-
-def end_without_judge(last: EvalLine | None, status: Status, message: str) -> EndLine:
-    """The end of a trial whose judge could not write one: the clocks stand where the last eval left them."""
-    return EndLine(
-        status=status,
-        message=message,
-        step=last.step if last else 0,
-        examples=last.examples if last else 0,
-        seconds=last.seconds if last else 0.0,
-        compile_seconds=last.compile_seconds if last else 0.0,
-        data_seconds=last.data_seconds if last else 0.0,
-        crossing=None,
-        examples_exact=True,
-    )
 
 
 def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:

@@ -4,6 +4,7 @@ A trial has a process of its own, so that all start alike, none inherits another
 that crashes, hangs or fills the memory takes nothing with it. What the submission prints goes to standard error.
 """
 
+import hashlib
 import json
 import os
 import signal
@@ -11,10 +12,13 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from timetrial.record import to_line
 from timetrial.ruleset import Ruleset
+
+if TYPE_CHECKING:
+    from timetrial.workload import Workload
 
 BROKEN_RECORD = 74
 """Exit code when the record could not be written (EX_IOERR)."""
@@ -35,15 +39,18 @@ class Job:
     folder: str
 
 
-def main(load_workload: Callable[[str], Any] | None = None) -> int:
-    """Runs the job on standard input. Exit code 0 whatever the submission did; its record says how it ended."""
+def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
+    """Runs the job on standard input. Exit code 0 whatever the submission did; its record says how it ended.
+
+    `load` gives the workload of a name and its SHA-256; a test's own workload comes in here.
+    """
     job = Job(**json.load(sys.stdin))
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _offer_to_the_out_of_memory_killer()
     try:
-        _run(job, load_workload, events)
+        _run(job, load or _load_workload, events)
     except OSError as error:
         message = f"the record cannot be written: {error.strerror} ({error.filename or job.folder})"
         events.write(json.dumps({"failed": message}) + "\n")
@@ -54,15 +61,13 @@ def main(load_workload: Callable[[str], Any] | None = None) -> int:
     return 0
 
 
-def _run(job: Job, load_workload: Callable[[str], Any] | None, events: IO[str]) -> None:
-    from timetrial import registry
+def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str]) -> None:
     from timetrial.compilation import cache_folder, use_cache
     from timetrial.loading import Source
-    from timetrial.lock import workload_sha256
     from timetrial.trial import Trial, run_trial
 
     use_cache(cache_folder())
-    workload = (load_workload or registry.load_workload)(job.workload)
+    workload, sha256 = load(job.workload)
     if not workload.data.prepared():
         events.write(json.dumps({"note": f"preparing the data of {job.workload} (once)"}) + "\n")
         workload.data.prepare()
@@ -72,10 +77,19 @@ def _run(job: Job, load_workload: Callable[[str], Any] | None, events: IO[str]) 
         Ruleset.from_json(job.ruleset),
         Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning),
         Path(job.folder),
-        workload_sha256=workload_sha256(workload),
+        workload_sha256=sha256,
         watch=lambda progress: print(json.dumps({"progress": asdict(progress)}), file=events),
         announce=lambda header: print(json.dumps({"header": json.loads(to_line("run", header))}), file=events),
     )
+
+
+def _load_workload(name: str) -> tuple["Workload", str]:
+    from timetrial.lock import source_sha256
+    from timetrial.registry import load_workload, shipped
+
+    workload = load_workload(name)
+    both = source_sha256(shipped("workloads") / name) + workload.data.sha256
+    return workload, hashlib.sha256(both.encode()).hexdigest()
 
 
 def _offer_to_the_out_of_memory_killer() -> None:

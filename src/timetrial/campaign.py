@@ -1,0 +1,301 @@
+"""A campaign: the grid submissions x workloads x studies x trials, each trial in a process of its own."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from queue import Empty, Queue
+from typing import Any, Protocol
+
+from timetrial.errors import UserError, unknown
+from timetrial.loading import Source
+from timetrial.record import RECORD_NAME, EndLine, RecordError, RunHeader, append_end, end_after, read_header, read_record
+from timetrial.ruleset import Ruleset
+from timetrial.worker import Job
+
+CAMPAIGN_NAME = "campaign.json"
+LOG_NAME = "trial.log"
+SCHEMA = 1
+WORKER = (sys.executable, "-m", "timetrial.worker")
+_PATIENCE_SECONDS = 10.0
+"""How long a worker that was told to stop may take to finish its record."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Campaign:
+    """All that decides which trials are run, and where they are kept."""
+
+    out: Path
+    ruleset: Ruleset
+    sources: tuple[Source, ...]
+    seed: int
+
+    def __post_init__(self) -> None:
+        repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
+        if repeated:
+            raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
+
+    def jobs(self) -> list[Job]:
+        """Every trial, in the order they are run: submissions take turns, so that none has the machine's best hour."""
+        return [
+            Job(
+                submission=source.name,
+                path=str(source.path.resolve()),
+                workload=workload,
+                ruleset=self.ruleset.to_json(),
+                seed=self.seed,
+                study=study,
+                trial=trial,
+                self_tuning=source.self_tuning,
+                folder=str(self.out / source.name / workload / f"study_{study}" / f"trial_{trial}"),
+            )
+            for workload in self.ruleset.workloads
+            for study, trial, source in self._turns()
+        ]
+
+    def _turns(self) -> list[tuple[int, int, Source]]:
+        turns: list[tuple[int, int, Source]] = []
+        for source in self.sources:
+            tuning = self.ruleset.tuning(self_tuning=source.self_tuning)
+            turns += [(study, trial, source) for study in range(tuning.studies) for trial in range(tuning.trials)]
+        return sorted(turns, key=lambda turn: turn[:2])
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema": SCHEMA,
+            "kind": "campaign",
+            "seed": self.seed,
+            "ruleset": self.ruleset.to_json(),
+            "ruleset_sha256": self.ruleset.sha256,
+            "submissions": [source.name for source in self.sources],
+            "submission_sha256": {source.name: source.sha256 for source in self.sources},
+            "workloads": list(self.ruleset.workloads),
+        }
+
+
+def open_folder(campaign: Campaign, *, resume: bool) -> None:
+    """Makes the output folder, or takes up the one that is there; raises `UserError` where that is not what was asked."""
+    path = campaign.out / CAMPAIGN_NAME
+    new = campaign.to_json()
+    if campaign.out.exists() and not campaign.out.is_dir():
+        raise UserError(f"{campaign.out} is a file; name a folder for --out")
+    if campaign.out.exists() and any(campaign.out.iterdir()):
+        if not resume:
+            raise UserError(f"{campaign.out} exists; add --resume to go on with it, or name another folder with --out")
+        old = _read_campaign(path)
+        for key, what in (("seed", "--seed"), ("ruleset_sha256", "ruleset, or another choice of workloads or studies")):
+            if old[key] != new[key]:
+                raise UserError(f"{campaign.out} was begun with another {what}; name another folder with --out")
+        for name, sha256 in old["submission_sha256"].items():
+            if new["submission_sha256"].get(name, sha256) != sha256:
+                raise UserError(f"submission {name!r} has changed since {campaign.out} was begun; use another --out")
+        new["submission_sha256"] = {**old["submission_sha256"], **new["submission_sha256"]}
+        new["submissions"] = list(new["submission_sha256"])
+    try:
+        campaign.out.mkdir(parents=True, exist_ok=True)
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(json.dumps(new, indent=1) + "\n")
+        scratch.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write to {campaign.out}: {error.strerror}") from None
+
+
+def _read_campaign(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text())
+        if data["schema"] != SCHEMA or data["kind"] != "campaign":
+            raise UserError(f"{path} is no campaign of this version of timetrial")
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UserError(f"{path.parent} is no campaign of timetrial: it has no readable {CAMPAIGN_NAME}") from None
+    return data
+
+
+class Watcher(Protocol):
+    """Is told how a campaign goes."""
+
+    def began(self, job: Job, number: int, total: int) -> None: ...
+
+    def progressed(self, job: Job, progress: Mapping[str, Any]) -> None: ...
+
+    def noted(self, job: Job, text: str) -> None: ...
+
+    def ended(self, job: Job, end: EndLine) -> None: ...
+
+
+def run_campaign(
+    campaign: Campaign, watcher: Watcher, *, worker: Sequence[str] = WORKER
+) -> list[tuple[Job, EndLine]]:
+    """Runs every trial that has no result yet, one after the other; returns how each of them ended.
+
+    A trial that fails stops nothing. KeyboardInterrupt passes, once the running trial's record is finished.
+    """
+    waiting = [job for job in campaign.jobs() if not _has_result(job)]
+    ended: list[tuple[Job, EndLine]] = []
+    for number, job in enumerate(waiting, start=1):
+        _set_aside(Path(job.folder))
+        watcher.began(job, number, len(waiting))
+        end = _run_job(job, campaign.ruleset.hang_seconds, watcher, worker)
+        watcher.ended(job, end)
+        ended.append((job, end))
+    return ended
+
+
+def _has_result(job: Job) -> bool:
+    try:
+        end = read_record(Path(job.folder) / RECORD_NAME).end
+    except RecordError:
+        return False
+    return end is not None and end.status != "interrupted"
+
+
+def _set_aside(folder: Path) -> None:
+    """Renames the record of an attempt that was interrupted; nothing is deleted."""
+    record = folder / RECORD_NAME
+    if record.exists():
+        number = 1
+        while (kept := folder / f"record.interrupted-{number}.jsonl").exists():
+            number += 1
+        record.rename(kept)
+
+
+def _run_job(job: Job, hang_seconds: float, watcher: Watcher, worker: Sequence[str]) -> EndLine:
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    kills = _out_of_memory_kills()
+    with open(folder / LOG_NAME, "ab") as log:
+        process = subprocess.Popen(
+            worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+        )
+    assert process.stdin is not None
+    header: RunHeader | None = None
+    failed, hung = "", False
+    try:
+        with contextlib.suppress(BrokenPipeError):  # a worker that dies at once says why by its exit code
+            process.stdin.write(json.dumps(asdict(job)).encode())
+            process.stdin.close()
+        for event in _events(process, hang_seconds):
+            if event is None:
+                hung = True
+                break
+            if "header" in event:
+                header = read_header(event["header"])
+            elif "progress" in event:
+                watcher.progressed(job, event["progress"])
+            elif "note" in event:
+                watcher.noted(job, event["note"])
+            elif "failed" in event:
+                failed = event["failed"]
+    except KeyboardInterrupt:
+        _stop(process)
+        _finish(job, header, "interrupted", "stopped by a signal; run it again with --resume")
+        raise
+    if hung:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return _finish(job, header, "hung", f"no step finished for {hang_seconds:g} s (hang_seconds of the ruleset)")
+    code = process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # what the submission may have left behind
+    if code == -signal.SIGKILL and _out_of_memory_kills() > kills:
+        return _finish(job, header, "out_of_memory", "the operating system ended the trial: no memory was left")
+    if code < 0 and -code in _CRASHES:
+        return _finish(job, header, "error", f"the process crashed in native code ({signal.Signals(-code).name})")
+    if code < 0:
+        return _finish(job, header, "interrupted", f"the process was killed ({signal.Signals(-code).name})")
+    if failed:
+        return _finish(job, header, "interrupted", failed)
+    return _finish(job, header, "error", f"the submission ended the process (exit code {code})")
+
+
+_CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
+
+
+def _finish(job: Job, header: RunHeader | None, status: Any, message: str) -> EndLine:
+    """The end line of the trial's record; written here where the worker could not."""
+    path = Path(job.folder) / RECORD_NAME
+    try:
+        return append_end(path, header, lambda last: end_after(last, status, message))
+    except (OSError, RecordError) as error:
+        return end_after(None, "interrupted", f"{message}; and its record cannot be ended: {error}")
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """Asks the worker to finish its record; kills it, with all its children, when it does not."""
+    process.terminate()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(_PATIENCE_SECONDS)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def _events(process: "subprocess.Popen[bytes]", hang_seconds: float) -> Iterator[Mapping[str, Any] | None]:
+    """The worker's reports until it is gone; None when there was none for `hang_seconds`."""
+    lines: Queue[bytes] = Queue()
+    threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
+    silent_since = time.monotonic()
+    while True:
+        try:
+            line = lines.get(timeout=0.5)
+        except Empty:
+            if process.poll() is not None:  # gone, though a process that it left behind may hold the pipe open
+                return
+            if time.monotonic() - silent_since > hang_seconds:
+                yield None
+                return
+            continue
+        if not line:
+            return
+        silent_since = time.monotonic()
+        yield json.loads(line)
+
+
+def _read_lines(pipe: Iterable[bytes], lines: "Queue[bytes]") -> None:
+    for line in pipe:
+        lines.put(line)
+    lines.put(b"")
+
+
+def _out_of_memory_kills() -> int:
+    """How often Linux has ended a process for want of memory; 0 where it does not say."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(counters.get("oom_kill", 0))
+
+
+def restrict(
+    ruleset: Ruleset, *, workloads: Sequence[str] = (), studies: int | None = None, trials: int | None = None
+) -> Ruleset:
+    """The ruleset with fewer workloads, or another number of studies or trials; it says in `modified` what was changed."""
+    for name in workloads:
+        if name not in ruleset.workloads:
+            raise unknown("workload", name, ruleset.workloads, f"These are the workloads of ruleset {ruleset.name!r}.")
+    modified = list(ruleset.modified)
+    if workloads and set(workloads) != set(ruleset.workloads):
+        kept = {name: rules for name, rules in ruleset.workloads.items() if name in workloads}
+        modified.append(f"workloads: {', '.join(kept)}")
+        lone = {name: replace(r, variant_of=r.variant_of if r.variant_of in kept else None) for name, r in kept.items()}
+        ruleset = replace(ruleset, workloads=lone)
+    for field, value in (("studies", studies), ("trials", trials)):
+        if value is None:
+            continue
+        if value < 1:
+            raise UserError(f"--{field} must be at least 1, not {value}")
+        external, self_tuning = ruleset.external, ruleset.self_tuning
+        if external is not None and getattr(external, field) != value:
+            modified.append(f"{field}: {value}")
+            external = replace(external, **{field: value})
+        if self_tuning is not None and field == "studies":
+            self_tuning = replace(self_tuning, studies=value)
+        ruleset = replace(ruleset, external=external, self_tuning=self_tuning)
+    return replace(ruleset, modified=tuple(modified))

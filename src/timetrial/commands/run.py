@@ -1,0 +1,60 @@
+"""`timetrial run`: a campaign of trials, with live progress."""
+
+import argparse
+from collections import Counter
+from pathlib import Path
+
+from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
+from timetrial.commands.output import add_format, print_json
+from timetrial.loading import Source
+from timetrial.registry import find_submission, submission_names
+from timetrial.ruleset import load_ruleset
+
+_FINDINGS = {"error", "out_of_memory", "hung", "interrupted"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--submission", "-s", nargs="+", required=True, metavar="S", action="extend",
+        help="names, folders or files of submissions; `all` for every one that `timetrial list` shows",
+    )  # fmt: skip
+    parser.add_argument(
+        "--workload", "-w", nargs="+", default=[], metavar="W", action="extend",
+        help="workloads (default: all of the ruleset)",
+    )  # fmt: skip
+    parser.add_argument("--ruleset", "-r", required=True, metavar="R", help="a ruleset's name, or a TOML file")
+    parser.add_argument("--studies", type=int, metavar="N", help="studies a submission (default: the ruleset's)")
+    parser.add_argument("--trials", type=int, metavar="N", help="tuning trials a study (default: the ruleset's)")
+    parser.add_argument("--seed", type=int, default=0, metavar="K", help="the campaign's seed (default: 0)")
+    parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="where records are written")
+    parser.add_argument("--resume", action="store_true", help="go on with the campaign in DIR: run what has no result")
+    add_format(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from timetrial.display import Display
+
+    names = submission_names() if args.submission == ["all"] else args.submission
+    ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload, studies=args.studies, trials=args.trials)
+    sources = tuple(_source(name) for name in names)
+    campaign = Campaign(out=args.out, ruleset=ruleset, sources=sources, seed=args.seed)
+    jobs = campaign.jobs()
+    open_folder(campaign, resume=args.resume)
+    console = Console(stderr=args.format == "json")
+    with Display(ruleset, console) as display:
+        ended = run_campaign(campaign, display)
+    counts = Counter(end.status for _, end in ended)
+    if args.format == "json":
+        print_json({"out": str(args.out), "trials": len(jobs), "ran": len(ended), "statuses": dict(counts)})
+    else:
+        summary = ", ".join(f"{n} {status}" for status, n in counts.most_common())
+        done = f"{len(ended)} of {len(jobs)} trials run" + (f": {summary}" if summary else "; all have their results")
+        console.print(f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True)
+    return 1 if _FINDINGS & set(counts) else 0
+
+
+def _source(name_or_path: str) -> Source:
+    path = find_submission(name_or_path)
+    return Source(path.parent.name if path.name == "submission.py" else path.stem, path.resolve())
