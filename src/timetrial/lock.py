@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timetrial import registry
 from timetrial.errors import UserError
-from timetrial.registry import load_workload, shipped
 
 if TYPE_CHECKING:
     from timetrial.workload import Workload
@@ -34,7 +34,7 @@ Table = Mapping[str, Any]
 
 def read_lock(folder: Path | None = None) -> dict[str, Table]:
     """The tables of the lock file in `folder` (default: the workloads that come with timetrial), by workload."""
-    path = (shipped("workloads") if folder is None else folder) / LOCK_NAME
+    path = (registry.shipped("workloads") if folder is None else folder) / LOCK_NAME
     if not path.is_file():
         return {}
     try:
@@ -96,7 +96,7 @@ def fingerprint(workload: "Workload") -> dict[str, float]:
     metrics = workload.finalize(
         {name: np.asarray(value, np.float64 if value.ndim == 0 else value.dtype) for name, value in added.items()}
     )
-    values = {"train_loss": loss, "gradient_norm": optax.global_norm(gradient), **metrics}
+    values = {"train_loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
     return {name: float(value) for name, value in values.items()}
 
 
@@ -165,4 +165,4 @@ def _short(value: Any) -> str:
 
 def current_table(name: str) -> dict[str, Any]:
     """The table of a workload that comes with timetrial, as it is now. Imports jax."""
-    return describe(load_workload(name), shipped("workloads") / name)
+    return describe(registry.load_workload(name), registry.shipped("workloads") / name)

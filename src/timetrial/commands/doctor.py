@@ -122,6 +122,10 @@ def cost(rules: Ruleset) -> list[dict[str, Any]]:
 
     `hours` is None where the ruleset charges steps or examples: how long these take depends on the submission.
     """
+
+    def hours(charge: float) -> float | None:
+        return charge / 3600 if rules.clock == "seconds" else None
+
     rows: list[dict[str, Any]] = []
     for board, tuning in (("external", rules.external), ("self-tuning", rules.self_tuning)):
         if tuning is None:
@@ -131,15 +135,10 @@ def cost(rules: Ruleset) -> list[dict[str, Any]]:
             charge = tuning.studies * tuning.trials * budget
             rows.append(
                 {"board": board, "workload": name, "studies": tuning.studies, "trials": tuning.trials}
-                | {f"budget ({rules.clock})": budget, f"total ({rules.clock})": charge}
-                | {"hours": charge / 3600 if rules.clock == "seconds" else None}
+                | {"budget": budget, "total": charge, "clock": rules.clock, "hours": hours(charge)}
             )
-        total = sum(float(row[f"total ({rules.clock})"]) for row in rows if row["board"] == board)
-        rows.append(
-            dict.fromkeys(rows[-1])
-            | {"board": board, "workload": "all", f"total ({rules.clock})": total}
-            | {"hours": total / 3600 if rules.clock == "seconds" else None}
-        )
+        total = sum(row["total"] for row in rows if row["board"] == board)
+        rows.append(rows[-1] | {"workload": "all", "budget": None, "total": total, "hours": hours(total)})
     return rows
 
 

@@ -3,8 +3,8 @@
 import argparse
 import sys
 
+from timetrial import registry
 from timetrial.lock import LOCK_NAME, changes, current_table, read_lock, write_tables
-from timetrial.registry import shipped, workload_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """A workload that changed loses its lock only when it is named: its records would no longer compare."""
     locked = read_lock()
-    names = workload_names()
+    names = registry.workload_names()
     gone = set() if args.workloads else {*locked} - {*names}
     found = {name: current_table(name) for name in args.workloads or names}
     differing = {
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
         return _report(differing | unlocked)
 
     written = {name: table for name, table in found.items() if name in new or name in args.workloads}
-    write_tables(written, gone, shipped("workloads"))
+    write_tables(written, gone, registry.shipped("workloads"))
     for name in sorted({*written, *gone}):
         print(f"{name}: {'dropped' if name in gone else 'locked' if name in new else 'locked anew'}")
     return _report({name: said for name, said in differing.items() if name not in args.workloads})

@@ -6,6 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+FILE_WIDTH = 160
+"""Characters a line where the output is no terminal."""
+
 
 def add_format(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--format", choices=("text", "json"), default="text", help="tables (the default), or JSON")
@@ -28,8 +31,10 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    console = Console(markup=False, highlight=False)
-    console.print(table if rows else f"{title}: none")
+    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
+    with console.capture() as printed:  # rich would answer a closed pipe with an exit of its own
+        console.print(table if rows else f"{title}: none")
+    print(printed.get(), end="")
 
 
 def _cell(value: Any) -> str:

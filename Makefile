@@ -1,0 +1,47 @@
+# Each target makes what it needs: a fresh clone asks for Python 3.11 or newer and make, and for nothing else.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+TESTS ?= tests
+
+# The first Python that runs and can make environments; PYTHON=/path/to/python chooses another.
+USABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
+CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/dev/null 2>&1 && echo $(p))))
+
+DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
+DEMO_SUBMISSIONS := sgd_momentum adamw lion muon schedule_free_adamw
+
+.PHONY: demo test test-all lint types wheel-test clean
+
+demo: $(INSTALLED)  ## five training algorithms on three workloads, and their leaderboard (about 5 minutes)
+	$(BIN)/timetrial run --ruleset demo $(DEMO_SUBMISSIONS:%=--submission %) --out $(DEMO)
+	$(BIN)/timetrial score $(DEMO) --out $(DEMO)/report
+
+test: $(INSTALLED)  ## all but the slow tests; TESTS=tests/unit runs fewer
+	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+
+test-all: $(INSTALLED) wheel-test  ## every test
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(INSTALLED)
+	$(BIN)/pyright
+
+wheel-test: $(INSTALLED)  ## builds the wheel and runs a trial from it, outside the checkout
+	tests/e2e/wheel.sh $(BIN)/python
+
+$(INSTALLED): pyproject.toml hatch_build.py
+	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or newer with ensurepip found; try make PYTHON=/path/to/python' >&2; exit 1; }
+	@$(PYTHON) -c '$(USABLE)' || { echo 'make: $(PYTHON) is no Python 3.11 or newer with ensurepip' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[mini,dev]'
+	@touch $@
+
+clean:  ## leaves runs/ alone
+	rm -rf .venv* build dist .pytest_cache .ruff_cache .hypothesis
+	find src scoring workloads submissions tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true

@@ -1,0 +1,70 @@
+"""What all tests share: a folder of workloads and submissions to fill, and the list of tests that may skip."""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+EXPECTED_SKIPS = Path(__file__).parent / "expected_skips.txt"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Names the skipped tests whose reason no line of expected_skips.txt explains."""
+    if unexpected := _unexpected_skips(terminalreporter):
+        terminalreporter.section("unexpected skips", red=True)
+        for line in unexpected:
+            terminalreporter.line(line)
+        terminalreporter.line(f"explain them in {EXPECTED_SKIPS.relative_to(terminalreporter.config.rootpath)}")
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus == pytest.ExitCode.OK and reporter is not None and _unexpected_skips(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[str]:
+    """`test: reason` of each skipped test whose reason contains no line of the list."""
+    lines = (line.strip() for line in EXPECTED_SKIPS.read_text(encoding="utf-8").splitlines())
+    allowed = [line for line in lines if line and not line.startswith("#")]
+    skips = [(report.nodeid, report.longrepr[2]) for report in reporter.stats.get("skipped", [])]
+    return [f"{test}: {reason}" for test, reason in skips if not any(part in reason for part in allowed)]
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """Folders of workloads and submissions that stand in for those of timetrial."""
+
+    root: Path
+
+    def add_workload(self, name: str, source: str) -> Path:
+        return self._add(self.root / "workloads" / name / "__init__.py", source)
+
+    def add_submission(self, name: str, source: str) -> Path:
+        return self._add(self.root / "submissions" / name / "submission.py", source)
+
+    @staticmethod
+    def _add(path: Path, source: str) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source, encoding="utf-8")
+        return path
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
+    """Empty folders that timetrial takes for its own while the test runs."""
+    import timetrial.workloads
+    from timetrial import registry
+
+    for kind in ("workloads", "submissions"):
+        (tmp_path / kind).mkdir()
+    monkeypatch.setattr(registry, "shipped", lambda kind: tmp_path / kind)
+    monkeypatch.setattr(timetrial.workloads, "__path__", [str(tmp_path / "workloads")])
+    before = set(sys.modules)
+    yield Shelf(tmp_path)
+    for name in set(sys.modules) - before:
+        if name.startswith("timetrial.workloads."):
+            del sys.modules[name]
+            delattr(timetrial.workloads, name.rpartition(".")[2])
