@@ -27,6 +27,16 @@ VERBS = {
         "timetrial.commands.list",
         "timetrial list --format json",
     ),
+    "new": Verb(
+        "make a submission to start from",
+        "timetrial.commands.new",
+        "timetrial new submission my_optimizer",
+    ),
+    "check": Verb(
+        "try a submission for two steps on every workload",
+        "timetrial.commands.check",
+        "timetrial check ./my_optimizer",
+    ),
     "run": Verb(
         "train workloads with submissions under a ruleset, and keep records",
         "timetrial.commands.run",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from timetrial.errors import UserError
+from timetrial.registry import SUBMISSION_FILE, find_submission, installed_submissions
 from timetrial.tuning import SearchSpace, check_search_space
 
 _LEFT_OUT = ("__pycache__", ".git", ".venv")
@@ -29,7 +30,7 @@ class Source:
 
     def files(self) -> list[Path]:
         """What makes up the submission: its whole folder, or the one file when it is not called submission.py."""
-        if self.path.name != "submission.py":
+        if self.path.name != SUBMISSION_FILE:
             return [self.path]
         inside = (path for path in self.folder.rglob("*") if path.is_file())
         return sorted(path for path in inside if not set(_LEFT_OUT) & set(path.relative_to(self.folder).parts))
@@ -70,6 +71,14 @@ class Source:
             raise UserError(f"{self.path}:{line}: not Python: {error}") from None
         except OSError as error:
             raise UserError(f"{self.path}: cannot be read: {error.strerror}") from None
+
+
+def find_source(name_or_path: str) -> Source:
+    """The submission of that name, file or folder; raises `UserError` where there is none."""
+    path = find_submission(name_or_path).resolve()
+    if name_or_path in installed_submissions():
+        return Source(name_or_path, path)
+    return Source(path.parent.name if path.name == SUBMISSION_FILE else path.stem, path)
 
 
 @dataclass(frozen=True)

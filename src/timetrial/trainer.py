@@ -48,6 +48,9 @@ class Entry:
 class PureTrainer:
     """Trains one workload with one pure submission, once; a `timetrial.judge.Trainer`."""
 
+    state: TrainState
+    """The submission's state after the last step; exists from `start` on."""
+
     def __init__(
         self,
         workload: Workload,
@@ -121,7 +124,7 @@ class PureTrainer:
             self._programs = Programs(self._problem, build, self._mesh, self._batch_size)
         with self._charged("init"):
             params, model_state = map(jax.tree.leaves, self._initial)
-            self._state: TrainState = self._programs.begin(params, model_state, self._keys["init"], self._hparams)
+            self.state = self._programs.begin(params, model_state, self._keys["init"], self._hparams)
 
     def run(self, stop: Callable[[Counts], bool]) -> None:
         if self._submission.select is not None:
@@ -139,10 +142,10 @@ class PureTrainer:
 
     def evaluated(self) -> tuple[PyTree, PyTree]:
         if self._submission.eval_params is None:
-            return self._problem.trees(self._state.params, self._state.model_state)
+            return self._problem.trees(self.state.params, self.state.model_state)
         with self._charged("eval_params"):
             indices = self._eval_stream.indices(self._evals * self._batch_size, self._batch_size)
-            arguments = (self._state, self._gathered(indices), self._keys["eval_params"], self._hparams)
+            arguments = (self.state, self._gathered(indices), self._keys["eval_params"], self._hparams)
             rows = self._rows_through("eval_params", self._programs.eval_params, arguments)
             params, model_state = self._programs.eval_params(*arguments)
             self._evals += 1
@@ -153,13 +156,13 @@ class PureTrainer:
         if self._submission.on_eval is None:
             return
         with self._charged("on_eval"):
-            state = self._submission.on_eval(self._state, feedback)
+            state = self._submission.on_eval(self.state, feedback)
             if not isinstance(state, TrainState):
                 raise ContractError(f"on_eval must return a TrainState, not {type(state).__name__}")
-            state = state._replace(step=self._state.step)
-            check_same_shapes("the state that on_eval returned", state, self._state)
+            state = state._replace(step=self.state.step)
+            check_same_shapes("the state that on_eval returned", state, self.state)
             # Copies, so that the next step may overwrite them whatever the submission keeps.
-            self._state = put_replicated(jax.tree.map(lambda x: jnp.array(x, copy=True), state), self._mesh)
+            self.state = put_replicated(jax.tree.map(lambda x: jnp.array(x, copy=True), state), self._mesh)
 
     def counts(self) -> Counts:
         return self._counts
@@ -189,9 +192,9 @@ class PureTrainer:
                 indices = pad_indices(flat.reshape(ahead, self._batch_size), self._mesh)
                 self._plan = put_replicated((np.int32(step), indices), self._mesh)
                 self._plan_end = step + ahead
-        arguments = (self._state, self._data, self._plan, self._keys["step"], self._hparams)
+        arguments = (self.state, self._data, self._plan, self._keys["step"], self._hparams)
         rows = self._rows_through("gathering", self._programs.gathering_step, arguments)
-        self._state, loss = self._programs.gathering_step(*arguments)
+        self.state, loss = self._programs.gathering_step(*arguments)
         self._count(self._batch_size, rows)
         return loss
 
@@ -207,15 +210,15 @@ class PureTrainer:
         assert self._submission.select is not None
         before = self._drawn
         key = jax.random.fold_in(self._keys["select"], self._counts.step)
-        batch = self._submission.select(self._drawn_batches(), self._state, key)
+        batch = self._submission.select(self._drawn_batches(), self.state, key)
         if not isinstance(batch, Batch):
             raise ContractError(f"select must return a Batch, not {type(batch).__name__}")
         return self._step_on(self._padded(batch), drawn=(self._drawn - before) * self._batch_size)
 
     def _step_on(self, batch: Batch, *, drawn: int) -> Array:
-        arguments = (self._state, batch, self._keys["step"], self._hparams)
+        arguments = (self.state, batch, self._keys["step"], self._hparams)
         rows = self._rows_through((batch.size, batch.weights is None), self._programs.step, arguments)
-        self._state, loss = self._programs.step(*arguments)
+        self.state, loss = self._programs.step(*arguments)
         self._count(drawn, rows)
         return loss
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
 from timetrial.commands.output import add_format, print_json
-from timetrial.loading import Source
-from timetrial.registry import find_submission, submission_names
+from timetrial.loading import find_source
+from timetrial.registry import submission_names
 from timetrial.ruleset import load_ruleset
 
 _FINDINGS = {"error", "out_of_memory", "hung", "interrupted"}
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     names = submission_names() if args.submission == ["all"] else args.submission
     ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload, studies=args.studies, trials=args.trials)
-    sources = tuple(_source(name) for name in names)
+    sources = tuple(find_source(name) for name in names)
     campaign = Campaign(out=args.out, ruleset=ruleset, sources=sources, seed=args.seed)
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
@@ -54,7 +54,3 @@ def run(args: argparse.Namespace) -> int:
         console.print(f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True)
     return 1 if _FINDINGS & set(counts) else 0
 
-
-def _source(name_or_path: str) -> Source:
-    path = find_submission(name_or_path)
-    return Source(path.parent.name if path.name == "submission.py" else path.stem, path.resolve())
