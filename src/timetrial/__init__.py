@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from timetrial.record import RunRecord, read_record
     from timetrial.ruleset import Ruleset, load_ruleset
+    from timetrial.schedules import warmup_cosine
     from timetrial.submission import Batch, Feedback, LossAux, Problem, Submission, Task, TrainState, from_optax
     from timetrial.target import Target
     from timetrial.tuning import Choice, Hparams, Integers, LogUniform, Uniform
@@ -38,12 +39,13 @@ _HOME = {
     "from_optax": "submission",
     "load_ruleset": "ruleset",
     "read_record": "record",
+    "warmup_cosine": "schedules",
 }
 
 __all__ = [
     "Batch", "Choice", "Feedback", "Hparams", "Integers", "LogUniform", "LossAux", "ParamInfo", "Problem", "Ruleset",
     "RunRecord", "Submission", "Target", "Task", "TrainState", "Uniform", "Workload", "from_optax", "load_ruleset",
-    "read_record",
+    "read_record", "warmup_cosine",
 ]  # fmt: skip
 
 

@@ -98,6 +98,11 @@ class Task:
     params: tuple[ParamInfo, ...]
     """One for each array of `params`, in their order."""
 
+    @property
+    def decay_mask(self) -> list[bool]:
+        """For each array of `params`, whether weight decay is customary: on all but biases and normalisation."""
+        return [info.kind not in ("bias", "norm_scale", "norm_bias") for info in self.params]
+
     def horizon_steps(self, batch_size: int | None = None, loss_evaluations_per_step: int = 1) -> int:
         """Steps in the planned horizon, when each step passes `loss_evaluations_per_step` batches through the loss."""
         rows = (self.default_batch_size if batch_size is None else batch_size) * loss_evaluations_per_step
