@@ -9,11 +9,11 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from timetrial.errors import UserError, unknown
 from timetrial.loading import Source
@@ -178,9 +178,8 @@ def _run_job(job: Job, hang_seconds: float, watcher: Watcher, worker: Sequence[s
     header: RunHeader | None = None
     failed, hung = "", False
     try:
-        with contextlib.suppress(BrokenPipeError):  # a worker that dies at once says why by its exit code
+        with contextlib.suppress(BrokenPipeError), process.stdin:  # who dies at once says why by the exit code
             process.stdin.write(json.dumps(asdict(job)).encode())
-            process.stdin.close()
         for event in _events(process, hang_seconds):
             if event is None:
                 hung = True
@@ -258,9 +257,10 @@ def _events(process: "subprocess.Popen[bytes]", hang_seconds: float) -> Iterator
         yield json.loads(line)
 
 
-def _read_lines(pipe: Iterable[bytes], lines: "Queue[bytes]") -> None:
-    for line in pipe:
-        lines.put(line)
+def _read_lines(pipe: IO[bytes], lines: "Queue[bytes]") -> None:
+    with pipe:
+        for line in pipe:
+            lines.put(line)
     lines.put(b"")
 
 

@@ -1,0 +1,220 @@
+"""Campaigns run every trial in a process of its own, and nothing that a trial does stops them."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from toy_trials import SGD, custom, rules, write
+
+from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
+from timetrial.errors import UserError
+from timetrial.record import read_record
+from timetrial.ruleset import load_ruleset
+
+WORKER = (sys.executable, str(Path(__file__).with_name("toy_worker.py")))
+pytestmark = pytest.mark.usefixtures("cache")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    """One folder of compiled programs for all trials of this file."""
+    old = os.environ.get("XDG_CACHE_HOME")
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if old is None:
+        del os.environ["XDG_CACHE_HOME"]
+    else:
+        os.environ["XDG_CACHE_HOME"] = old
+
+
+class Log:
+    """A watcher that remembers, and may act when a trial makes progress."""
+
+    def __init__(self, on_progress=lambda: None):
+        self.ends = []
+        self.on_progress = on_progress
+
+    def began(self, job, number, total):
+        pass
+
+    def progressed(self, job, progress):
+        self.on_progress()
+
+    def noted(self, job, text):
+        pass
+
+    def ended(self, job, end):
+        self.ends.append((job.submission, job.trial, end.status))
+
+
+def start(tmp_path, *texts, resume=False, on_progress=lambda: None, **changes):
+    """Runs submissions called s0, s1, … on the toy and returns the log."""
+    sources = tuple(write(tmp_path, text, f"s{i}") for i, text in enumerate(texts))
+    ruleset = rules(**{"budget": 320, "eval_every": 160, **changes})
+    campaign = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=sources, seed=3)
+    open_folder(campaign, resume=resume)
+    log = Log(on_progress)
+    run_campaign(campaign, log, worker=WORKER)
+    return log
+
+
+def record_of(tmp_path, name, trial=0):
+    return read_record(tmp_path / "out" / name / "toy" / "study_0" / f"trial_{trial}" / "record.jsonl")
+
+
+def test_a_grid_runs_every_trial_and_leaves_a_record_of_each(tmp_path):
+    log = start(tmp_path, SGD, SGD, external={"studies": 1, "trials": 2, "points": "halton"})
+    assert log.ends == [("s0", 0, "budget"), ("s1", 0, "budget"), ("s0", 1, "budget"), ("s1", 1, "budget")]
+    first, second = record_of(tmp_path, "s0"), record_of(tmp_path, "s1")
+    assert first.run.hparams == second.run.hparams
+    assert [e.metrics for e in first.evals] == [e.metrics for e in second.evals]  # bit for bit, in two processes
+
+
+@pytest.mark.parametrize(
+    ("crash", "status", "message"),
+    [
+        ("import os\nos.kill(os.getpid(), 11)", "error", "crashed in native code (SIGSEGV)"),
+        ("import os\nos.abort()", "error", "crashed in native code (SIGABRT)"),
+        ("import os\nos._exit(0)", "error", "the submission ended the process (exit code 0)"),
+        ("import os\nos.kill(os.getpid(), 9)", "interrupted", "killed (SIGKILL)"),
+    ],
+)
+def test_a_crash_ends_its_trial_and_the_grid_goes_on(tmp_path, crash, status, message):
+    log = start(tmp_path, custom(crash), SGD)
+    assert [end[2] for end in log.ends] == [status, "budget"]
+    end = record_of(tmp_path, "s0").end
+    assert end is not None
+    assert message in end.message
+
+
+def test_a_crash_in_the_middle_keeps_the_evals_before_it(tmp_path):
+    crash = custom("""
+        import os
+        def on_eval(state, feedback):
+            if feedback.charge >= 160:
+                os.abort()
+            return state
+        hooks = {"on_eval": on_eval}
+    """)
+    start(tmp_path, crash, budget=3200)
+    record = record_of(tmp_path, "s0")
+    assert record.end is not None
+    assert (record.end.status, record.end.examples, len(record.evals)) == ("error", 160, 2)
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        "def step(problem, state, batch, key):\n    while True: pass",
+        "def select(batches, state, key):\n    while True: pass\nhooks = {'select': select}",
+        "import threading\nthreading.Event().wait()",
+    ],
+    ids=["step", "select", "import"],
+)
+def test_a_submission_that_never_ends_is_given_up_as_hung(tmp_path, endless):
+    log = start(tmp_path, custom(endless), hang_seconds=4.0)
+    assert log.ends == [("s0", 0, "hung")]
+    end = record_of(tmp_path, "s0").end
+    assert end is not None
+    assert "no step finished for 4 s" in end.message
+
+
+def test_an_output_folder_that_exists_is_refused_without_resume(tmp_path):
+    start(tmp_path, SGD)
+    with pytest.raises(UserError, match="exists; add --resume"):
+        start(tmp_path, SGD)
+
+
+def test_resume_runs_only_what_has_no_result(tmp_path):
+    start(tmp_path, SGD)
+    again = start(tmp_path, SGD, SGD, resume=True)
+    assert again.ends == [("s1", 0, "budget")]
+    assert json.loads((tmp_path / "out" / "campaign.json").read_text())["submissions"] == ["s0", "s1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "changes", "message"),
+    [(SGD, {"budget": 640}, "another ruleset"), (SGD + "\n# changed", {}, "'s0' has changed")],
+)
+def test_resume_refuses_another_campaign(tmp_path, text, changes, message):
+    start(tmp_path, SGD)
+    with pytest.raises(UserError, match=message):
+        start(tmp_path, text, resume=True, **changes)
+
+
+def test_resume_refuses_a_folder_that_is_no_campaign(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="no campaign of timetrial"):
+        start(tmp_path, SGD, resume=True)
+
+
+def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_again(tmp_path):
+    sent = []
+
+    def interrupt():
+        if not sent:
+            sent.append(True)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, SGD, budget=10**9, eval_every=10**8, on_progress=interrupt)
+    record = record_of(tmp_path, "s0")
+    assert record.end is not None
+    assert record.end.status == "interrupted"
+    # The same rules, and so the same campaign: the trial runs anew, and the first attempt is kept beside it.
+    with pytest.raises(KeyboardInterrupt):
+        sent.clear()
+        start(tmp_path, SGD, budget=10**9, eval_every=10**8, on_progress=interrupt, resume=True)
+    assert (record.path.parent / "record.interrupted-1.jsonl").is_file()
+
+
+def test_a_full_disk_is_reported_and_the_grid_goes_on(tmp_path):
+    """The worker may write 4 KiB a file, which is where the system says that there is no room left."""
+    worker = (sys.executable, "-c", LIMITED.format(path=str(Path(__file__).parent)))
+    sources = (write(tmp_path, SGD, "s0"), write(tmp_path, SGD, "s1"))
+    campaign = Campaign(out=tmp_path / "out", ruleset=rules(budget=32000, eval_every=160), sources=sources, seed=0)
+    open_folder(campaign, resume=False)
+    log = Log()
+    ended = run_campaign(campaign, log, worker=worker)
+    assert [end.status for _, end in ended] == ["interrupted", "interrupted"]
+    assert "the record cannot be written" in ended[0][1].message
+    assert len(record_of(tmp_path, "s0").evals) >= 1
+
+
+LIMITED = """
+import resource, signal, sys
+sys.path.insert(0, {path!r})
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+import toys, timetrial.worker, timetrial.compilation
+timetrial.compilation.use_cache = lambda folder: None
+from timetrial.record import RecordWriter
+begin = RecordWriter.run
+def run(self, header):
+    begin(self, header)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+RecordWriter.run = run
+sys.exit(timetrial.worker.main(lambda name: (toys.toy_workload(name=name), "f" * 64)))
+"""
+
+
+def test_two_submissions_of_one_name_are_refused(tmp_path):
+    source = write(tmp_path, SGD)
+    with pytest.raises(UserError, match="two submissions are called 'mine'"):
+        Campaign(out=tmp_path, ruleset=rules(), sources=(source, source), seed=0)
+
+
+def test_a_restricted_ruleset_says_what_was_changed():
+    demo = load_ruleset("demo")
+    changed = restrict(demo, workloads=["lobes"], studies=2, trials=4)
+    assert list(changed.workloads) == ["lobes"]
+    assert changed.external is not None
+    assert (changed.external.studies, changed.external.trials) == (2, 4)
+    assert changed.modified == ("workloads: lobes", "studies: 2", "trials: 4")
+    assert restrict(demo) == demo
+    with pytest.raises(UserError, match="did you mean 'lobes'"):
+        restrict(demo, workloads=["lobe"])

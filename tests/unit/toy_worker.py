@@ -1,0 +1,9 @@
+"""A worker whose only workload is the toy."""
+
+import sys
+
+from toys import toy_workload
+
+from timetrial.worker import main
+
+sys.exit(main(lambda name: (toy_workload(name=name), "f" * 64)))
