@@ -12,6 +12,6 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str) -> UserError:
     """The error for a name that does not exist, with the nearest that does."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    guess = f"; did you mean {near[0]!r}?" if near else ""
+    guess = f"; did you mean {near[0]!r}?" if near else "."
     listing = f" Known: {', '.join(known)}." if 0 < len(known) <= 12 and not near else ""
     return UserError(f"no {kind} {name!r}{guess}{listing} {hint}")

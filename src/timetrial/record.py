@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, TypeVar, cast, get_args
 
+from timetrial.errors import UserError
 from timetrial.target import Target
 
 SCHEMA = 1
@@ -23,7 +24,7 @@ STATUSES: tuple[Status, ...] = get_args(Status)
 """How a trial ended. All are results but `interrupted`, which says that the trial is to be run again."""
 
 
-class RecordError(Exception):
+class RecordError(UserError):
     """A record that cannot be read: the message names file, line and what is wrong there."""
 
 

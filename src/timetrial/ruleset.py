@@ -123,14 +123,17 @@ def _parse(data: Mapping[str, Any]) -> Ruleset:
     if ruleset.clock not in CLOCKS:
         raise UserError(f"clock must be one of {', '.join(CLOCKS)}, not {ruleset.clock!r}")
     for tuning in (ruleset.external, ruleset.self_tuning):
-        if tuning is not None and (tuning.studies < 1 or tuning.trials < 1 or not tuning.budget_factor > 0):
-            raise UserError("studies and trials must be at least 1, budget_factor above 0")
-        if tuning is not None and tuning.points not in ("default", "halton"):
+        if tuning is None:
+            continue
+        _check_count("studies", tuning.studies, least=1)
+        _check_count("trials", tuning.trials, least=1)
+        _check_positive("budget_factor", tuning.budget_factor)
+        if tuning.points not in ("default", "halton"):
             raise UserError(f'points must be "default" or "halton", not {tuning.points!r}')
     if ruleset.external is None and ruleset.self_tuning is None:
         raise UserError("needs a table [external] or [self_tuning]")
-    if ruleset.confirmation < 0:
-        raise UserError("confirmation must not be negative")
+    _check_count("confirmation", ruleset.confirmation, least=0)
+    _check_positive("hang_seconds", ruleset.hang_seconds)
     for name, rules in workloads.items():
         if rules.variant_of is not None and rules.variant_of not in workloads:
             raise UserError(f"workload {name!r} is a variant of {rules.variant_of!r}, which the ruleset does not list")
@@ -143,9 +146,21 @@ def _parse_workload(name: str, data: Mapping[str, Any]) -> WorkloadRules:
         if data.get(key) is not None:
             data[key] = Target.from_json(data[key])
     rules = WorkloadRules(**data)
-    if not rules.budget > 0 or (rules.eval_every is not None and not rules.eval_every > 0):
-        raise UserError(f"workload {name!r}: budget and eval_every must be above 0")
+    _check_positive(f"workload {name!r}: budget", rules.budget)
+    for optional in ("eval_every", "horizon_examples", "anchor"):
+        if getattr(rules, optional) is not None:
+            _check_positive(f"workload {name!r}: {optional}", getattr(rules, optional))
     return rules
+
+
+def _check_count(what: str, value: Any, *, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UserError(f"{what} must be a whole number, at least {least}, not {value!r}")
+
+
+def _check_positive(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not (math.isfinite(value) and value > 0):
+        raise UserError(f"{what} must be a finite number above 0, not {value!r}")
 
 
 def ruleset_names() -> list[str]:

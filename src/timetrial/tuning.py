@@ -16,6 +16,11 @@ Scalar = bool | int | float | str
 Point = Mapping[str, Scalar]
 
 
+def _clip(value: float, low: float, high: float) -> float:
+    """Rounding may carry a value past the bound it was computed from."""
+    return min(max(value, low), high)
+
+
 @dataclass(frozen=True)
 class Uniform:
     """A float, uniform in [low, high]."""
@@ -26,7 +31,7 @@ class Uniform:
 
     def at(self, u: float) -> float:
         """The value at quantile `u` of [0, 1)."""
-        return self.low + u * (self.high - self.low)
+        return _clip(self.low + u * (self.high - self.low), self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class LogUniform:
 
     def at(self, u: float) -> float:
         """The value at quantile `u` of [0, 1)."""
-        return math.exp(math.log(self.low) + u * (math.log(self.high) - math.log(self.low)))
+        exponent = math.log(self.low) + u * (math.log(self.high) - math.log(self.low))
+        return _clip(math.exp(exponent), self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -85,8 +91,7 @@ def check_search_space(space: Any) -> SearchSpace:
                 raise UserError("SEARCH_SPACE: every point of a list must be a mapping, all with the same names")
             for name, value in cast(Mapping[Any, Any], point).items():
                 _check_name(name)
-                if not isinstance(value, (bool, int, float, str)):
-                    raise UserError(f"SEARCH_SPACE: {name!r} must be a number, string or boolean, not {value!r}")
+                _check_value(f"SEARCH_SPACE: {name!r}", value)
         return cast(SearchSpace, points)
     raise UserError(
         "SEARCH_SPACE must be a mapping of names to Uniform, LogUniform, Integers or Choice, or a list of points"
@@ -98,12 +103,19 @@ def _check_name(name: Any) -> None:
         raise UserError(f"SEARCH_SPACE: {name!r} cannot be read as an attribute; use a Python name")
 
 
+def _check_value(where: str, value: Any) -> None:
+    if not isinstance(value, (bool, int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
+        raise UserError(f"{where} must be a finite number, a string or a boolean, not {value!r}")
+
+
 def _check_distribution(name: str, distribution: Any) -> None:
     where = f"SEARCH_SPACE[{name!r}]"
     default: Any = getattr(distribution, "default", None)
     if isinstance(distribution, Choice):
         if not distribution.values:
             raise UserError(f"{where}: Choice needs at least one value")
+        for value in distribution.values:
+            _check_value(where, value)
         if default is not None and default not in distribution.values:
             raise UserError(f"{where}: the default {default!r} is none of the choices")
     elif isinstance(distribution, (Uniform, LogUniform, Integers)):

@@ -72,11 +72,17 @@ def test_a_bug_keeps_its_traceback(verb: Any):
         cli.main(["probe"])
 
 
-def test_a_reader_that_stops_reading_is_no_error():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_stops_reading_is_no_error(unbuffered: str):
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(
-        [sys.executable, "-m", "timetrial", "list"], stdout=writer, stderr=subprocess.PIPE, text=True, check=False
+        [sys.executable, "-m", "timetrial", "list"],
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     os.close(writer)
     assert (result.returncode, "Broken" in result.stderr) == (0, False)

@@ -1,6 +1,7 @@
 """How verbs print: tables for people, JSON for programs."""
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -31,10 +32,13 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(_cell, row.values()))
-    console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else FILE_WIDTH)
-    with console.capture() as printed:  # rich would answer a closed pipe with an exit of its own
-        console.print(table if rows else f"{title}: none")
-    print(printed.get(), end="")
+    terminal = sys.stdout.isatty()
+    text = io.StringIO()  # rich would answer a closed pipe with an exit of its own
+    console = Console(
+        file=text, force_terminal=terminal, markup=False, highlight=False, width=None if terminal else FILE_WIDTH
+    )
+    console.print(table if rows else f"{title}: none")
+    print(text.getvalue(), end="")
 
 
 def _cell(value: Any) -> str:
