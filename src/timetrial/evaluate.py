@@ -13,7 +13,7 @@ PyTree = Any
 
 
 class Evaluator:
-    """Evaluates a workload's model on its splits. One compiled program serves all splits: all batches have one shape."""
+    """Evaluates a workload's model on its splits. All batches have one shape, so one compiled program serves them."""
 
     def __init__(self, workload: Workload, mesh: Mesh, *, batch_size: int | None = None) -> None:
         self._workload = workload
@@ -58,9 +58,7 @@ def padded_batch(arrays: Mapping[str, np.ndarray], first: int, rows: int) -> dic
     return {**batch, "weights": (np.arange(rows) < valid).astype(np.float32)}
 
 
-def accumulate(
-    batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]
-) -> dict[str, np.ndarray]:
+def accumulate(batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     """Scalars summed in float64; arrays with a row axis concatenated, rows of weight 0 left out."""
     parts: dict[str, list[np.ndarray]] = {}
     for batch, weight in zip(batches, weights, strict=True):

@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("submission",), help="what to make")
     parser.add_argument("name", metavar="NAME", help="its name, and that of its folder")
     parser.add_argument("--package", action="store_true", help="a project that pip installs, found by its entry point")
-    parser.add_argument("--into", type=Path, default=Path(), metavar="DIR", help="where the folder goes (default: here)")
+    parser.add_argument(
+        "--into", type=Path, default=Path(), metavar="DIR", help="where the folder goes (default: here)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     inside = folder / "src" / args.name if args.package else folder
-    shown = inside if inside.is_absolute() else Path(".") / inside
+    shown = inside if inside.is_absolute() else Path(inside)
     print(f"{folder} is made. Write your algorithm in {shown}/submission.py, then:")
     print(f"  timetrial check ./{shown}" if not shown.is_absolute() else f"  timetrial check {shown}")
     if args.package:
