@@ -17,7 +17,16 @@ from typing import IO, Any, Protocol
 
 from timetrial.errors import UserError, unknown
 from timetrial.loading import Source
-from timetrial.record import RECORD_NAME, EndLine, RecordError, RunHeader, append_end, end_after, read_header, read_record
+from timetrial.record import (
+    RECORD_NAME,
+    EndLine,
+    RecordError,
+    RunHeader,
+    append_end,
+    end_after,
+    read_header,
+    read_record,
+)
 from timetrial.ruleset import Ruleset
 from timetrial.worker import Job
 
@@ -130,9 +139,7 @@ class Watcher(Protocol):
     def ended(self, job: Job, end: EndLine) -> None: ...
 
 
-def run_campaign(
-    campaign: Campaign, watcher: Watcher, *, worker: Sequence[str] = WORKER
-) -> list[tuple[Job, EndLine]]:
+def run_campaign(campaign: Campaign, watcher: Watcher, *, worker: Sequence[str] = WORKER) -> list[tuple[Job, EndLine]]:
     """Runs every trial that has no result yet, one after the other; returns how each of them ended.
 
     A trial that fails stops nothing. KeyboardInterrupt passes, once the running trial's record is finished.

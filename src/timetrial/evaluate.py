@@ -58,9 +58,7 @@ def padded_batch(arrays: Mapping[str, np.ndarray], first: int, rows: int) -> dic
     return {**batch, "weights": (np.arange(rows) < valid).astype(np.float32)}
 
 
-def accumulate(
-    batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]
-) -> dict[str, np.ndarray]:
+def accumulate(batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]) -> dict[str, np.ndarray]:
     """Scalars summed in float64; arrays with a row axis concatenated, rows of weight 0 left out."""
     parts: dict[str, list[np.ndarray]] = {}
     for batch, weight in zip(batches, weights, strict=True):

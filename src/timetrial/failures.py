@@ -31,7 +31,9 @@ def submission_code(hook: str, folder: Path | None) -> Iterator[None]:
         if isinstance(error, (ContractError, UserError)):
             raise SubmissionFailure("error", f"{hook}: {error}") from error
         where = _where(error, folder)
-        raise SubmissionFailure("error", f"{hook} raised {type(error).__name__}{where}: {_first_line(error)}") from error
+        raise SubmissionFailure(
+            "error", f"{hook} raised {type(error).__name__}{where}: {_first_line(error)}"
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -258,5 +258,3 @@ class Judge:
         return Crossing(
             eval_index=index, charge=at.charge(self._rules.clock), charge_before=before.charge(self._rules.clock)
         )
-
-

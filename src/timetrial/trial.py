@@ -58,7 +58,9 @@ def run_trial(
     """
     rules = ruleset.workloads.get(workload.name)
     if rules is None or rules.eval_every is None or rules.horizon_examples is None:
-        raise UserError(f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid")
+        raise UserError(
+            f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid"
+        )
     mesh = Mesh.local() if mesh is None else mesh
     header = RunHeader(
         workload=workload.name,
@@ -105,9 +107,7 @@ def run_trial(
             device_count=mesh.size,
             device_memory_bytes=mesh.memory_bytes,
         )
-        entry = Entry(
-            make=loaded.make, folder=source.folder, hparams=hparams, traced=traced_names(loaded.search_space)
-        )
+        entry = Entry(make=loaded.make, folder=source.folder, hparams=hparams, traced=traced_names(loaded.search_space))
         trainer = PureTrainer(
             workload,
             entry,

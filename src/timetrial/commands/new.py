@@ -15,7 +15,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("what", choices=("submission",), help="what to make")
     parser.add_argument("name", metavar="NAME", help="its name, and that of its folder")
     parser.add_argument("--package", action="store_true", help="a project that pip installs, found by its entry point")
-    parser.add_argument("--into", type=Path, default=Path(), metavar="DIR", help="where the folder goes (default: here)")
+    parser.add_argument(
+        "--into", type=Path, default=Path(), metavar="DIR", help="where the folder goes (default: here)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

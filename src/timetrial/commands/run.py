@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         summary = ", ".join(f"{n} {status}" for status, n in counts.most_common())
         done = f"{len(ended)} of {len(jobs)} trials run" + (f": {summary}" if summary else "; all have their results")
-        console.print(f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True)
+        console.print(
+            f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True
+        )
     return 1 if _FINDINGS & set(counts) else 0
-
