@@ -15,7 +15,8 @@ from timetrial.errors import UserError
 from timetrial.record import read_record
 from timetrial.ruleset import load_ruleset
 
-WORKER = (sys.executable, str(Path(__file__).with_name("toy_worker.py")))
+SUPPORT = Path(__file__).parents[1] / "support"
+WORKER = (sys.executable, str(SUPPORT / "toy_worker.py"))
 pytestmark = pytest.mark.usefixtures("cache")
 
 
@@ -175,7 +176,7 @@ def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_aga
 
 def test_a_full_disk_is_reported_and_the_grid_goes_on(tmp_path):
     """The worker may write 4 KiB a file, which is where the system says that there is no room left."""
-    worker = (sys.executable, "-c", LIMITED.format(path=str(Path(__file__).parent)))
+    worker = (sys.executable, "-c", LIMITED.format(path=str(SUPPORT)))
     sources = (write(tmp_path, SGD, "s0"), write(tmp_path, SGD, "s1"))
     campaign = Campaign(out=tmp_path / "out", ruleset=rules(budget=32000, eval_every=160), sources=sources, seed=0)
     open_folder(campaign, resume=False)
