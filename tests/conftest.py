@@ -62,6 +62,8 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
         (tmp_path / kind).mkdir()
     monkeypatch.setattr(registry, "shipped", lambda kind: tmp_path / kind)
     monkeypatch.setattr(timetrial.workloads, "__path__", [str(tmp_path / "workloads")])
+    # Bytecode is known by size and second of its source: a file rewritten at once would run as it was.
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
     before = set(sys.modules)
     yield Shelf(tmp_path)
     for name in set(sys.modules) - before:

@@ -84,7 +84,7 @@ def fingerprint(workload: "Workload") -> dict[str, float]:
 
     batch = workload.random_batch(FINGERPRINT_ROWS, seed=0)
     init_key, step_key = jax.random.split(jax.random.key(0))
-    params, model_state = workload.init(init_key)
+    params, model_state = jax.jit(workload.init)(init_key)
 
     def mean_loss(params: Any) -> Any:
         outputs, _ = workload.apply(params, model_state, batch, step_key, train=True)

@@ -2,20 +2,17 @@
 
 import argparse
 import os
-import platform
 import shutil
 import time
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from timetrial.commands.output import add_format, print_json, print_table
 from timetrial.data import data_root
+from timetrial.machine import hardware, packages
 from timetrial.ruleset import Ruleset, load_ruleset
 
-PACKAGES = ("timetrial", "jax", "jaxlib", "flax", "optax", "numpy", "scipy")
-"""Their versions can change a result or a time."""
 GIB = 2**30
 
 
@@ -27,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     rules = None if args.ruleset is None else load_ruleset(args.ruleset)
-    found = {"versions": versions(), "machine": machine(), "clock": clock_noise(args.seconds)}
+    found = {"versions": packages(), "machine": machine(), "clock": clock_noise(args.seconds)}
     costs = None if rules is None else cost(rules)
     if args.format == "json":
         print_json(found | ({} if costs is None else {"cost": costs}))
@@ -39,25 +36,9 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def versions() -> dict[str, str | None]:
-    """Python's, and those of the packages that can change a result or a time; None where one is not installed."""
-
-    def installed(name: str) -> str | None:
-        try:
-            return version(name)
-        except PackageNotFoundError:
-            return None
-
-    return {"python": platform.python_version(), **{name: installed(name) for name in PACKAGES}}
-
-
 def machine() -> dict[str, Any]:
-    import jax
-
-    return {
-        "system": platform.platform(),
-        "devices": [f"{device.platform}: {device.device_kind}" for device in jax.local_devices()],
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    """What a record would say of this machine, and how much room it has now."""
+    return hardware() | {
         "memory_free_gib": _memory_free_gib(),
         "data_folder": str(data_root()),
         "data_disk_free_gib": shutil.disk_usage(_nearest_existing(data_root())).free / GIB,

@@ -38,7 +38,8 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         file=text, force_terminal=terminal, markup=False, highlight=False, width=None if terminal else FILE_WIDTH
     )
     console.print(table if rows else f"{title}: none")
-    print(text.getvalue(), end="")
+    for line in text.getvalue().splitlines():
+        print(line.rstrip())
 
 
 def _cell(value: Any) -> str:
