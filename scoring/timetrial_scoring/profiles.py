@@ -109,11 +109,11 @@ def score_from_medians(times_sw: Floats, structure: Structure, tau_max: float = 
 
 
 def profile(ratios_sb: Floats, tau: Floats) -> Floats:
-    """(S, T): the share of base workloads on which a submission's ratio is at most tau."""
-    return (ratios_sb[:, None, :] <= tau[None, :, None]).mean(axis=-1)
+    """(…, S, T): the share of base workloads on which a submission's ratio is at most tau."""
+    return (ratios_sb[..., None, :] <= tau[:, None]).mean(axis=-1)
 
 
 def trapezoid_scores(ratios_sb: Floats, tau_max: float = TAU_MAX, points: int = 100) -> Floats:
-    """(S,): the published way: the area under the profile by trapezoids over `points` values of tau."""
+    """(…, S): the published way: the area under the profile by trapezoids over `points` values of tau."""
     tau = np.linspace(1.0, tau_max, points)
-    return np.trapezoid(profile(ratios_sb, tau), tau, axis=-1) / (tau_max - 1.0)
+    return np.asarray(np.trapezoid(profile(ratios_sb, tau), tau, axis=-1) / (tau_max - 1.0))

@@ -14,6 +14,7 @@ from timetrial_scoring.profiles import Structure
 
 Mode = Literal["exact", "published"]
 _INF = float("inf")
+_NAN = float("nan")
 
 
 class Crossing(NamedTuple):
@@ -63,9 +64,6 @@ def find_crossing(
     )
 
 
-_NAN = float("nan")
-
-
 def target_curve(trial: Trial, target: Target) -> Floats | None:
     """The validation curve of the target's metric; None where the trial has none, or one that is not all numbers."""
     try:
@@ -94,7 +92,7 @@ class Times:
     charge: Floats
     """(S, W, K), in units of the charged clock."""
     charge_before: Floats
-    """(S, W, K): the charge at the eval before the crossing."""
+    """(S, W, K): no trial of the study crossed before this charge: the least, over its trials, of an eval before one."""
     seconds: Floats
     steps: Floats
     examples: Floats
@@ -122,7 +120,8 @@ def times_to_target(grid: Grid, mode: Mode = "exact") -> Times:
         best = min(range(len(trials)), key=lambda i: (_eagerness(found[i], mode), i))
         if found[best].eval_index >= 0:
             chosen[cell] = trials[best]
-            charge[cell], before[cell], seconds[cell], steps[cell], examples[cell], _ = found[best]
+            charge[cell], _, seconds[cell], steps[cell], examples[cell], _ = found[best]
+            before[cell] = min(crossing.charge_before for crossing in found)
     return Times(
         submissions=grid.submissions,
         structure=structure,

@@ -37,6 +37,8 @@ class WorkloadRules:
     """The base workload of a held-out variant; None for a base workload."""
     anchor: float | None = None
     """Time to target of the frozen reference (units of the clock), for the anchored score."""
+    milestones: tuple[float, ...] = ()
+    """Values of the target's metric, none harder than the target, for run-time distributions over many targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,11 @@ def _parse_workload(name: str, data: Mapping[str, Any]) -> WorkloadRules:
     for key in ("target", "test_target"):
         if data.get(key) is not None:
             data[key] = Target.from_json(data[key])
+    data["milestones"] = tuple(float(value) for value in data.get("milestones", ()))
     rules = WorkloadRules(**data)
+    for value in rules.milestones:
+        if rules.target is None or (value != rules.target.value and rules.target.met_by(value)):
+            raise UserError(f"workload {name!r}: milestone {value:g} needs a target that is at least as hard")
     if not rules.budget > 0 or (rules.eval_every is not None and not rules.eval_every > 0):
         raise UserError(f"workload {name!r}: budget and eval_every must be above 0")
     return rules
