@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from timetrial_scoring.board import Finding, Floats, Trial
 
 LOG_NAME = "eval_measurements.csv"
 _LAYOUT = re.compile(r".*/([^/]+)/study_(\d+)/([^/]+)_(?:jax|pytorch)/trial_(\d+)", re.DOTALL)
+_HARDWARE = {"gpu_count", "gpu_model_name"}
 _RENAMED = {"valid": "validation"}
 
 
@@ -52,7 +53,7 @@ def read_log(folder: Path, findings: list[Finding]) -> Trial | None:
         metrics=_Metrics(names, rows[:usable], source),
         hparams=hparams,
         seed=(meta["rng_seed"],) if isinstance(meta.get("rng_seed"), int) else None,
-        hardware=f"{meta['gpu_count']} x {meta['gpu_model_name']}" if {"gpu_count", "gpu_model_name"} <= set(meta) else None,
+        hardware=f"{meta['gpu_count']} x {meta['gpu_model_name']}" if set(meta) >= _HARDWARE else None,
         status=None,
         recorded=None,
     )
@@ -113,7 +114,9 @@ def _column(rows: Sequence[str], index: int, width: int) -> Floats:
     return np.array([float(field or "nan") for field in fields], np.float64)
 
 
-def _leading_numbers(name: str, names: Sequence[str], rows: Sequence[str], source: Path, findings: list[Finding]) -> Floats:
+def _leading_numbers(
+    name: str, names: Sequence[str], rows: Sequence[str], source: Path, findings: list[Finding]
+) -> Floats:
     """A column up to its first field that is not a number; empty fields are none."""
     index = names.index(name)
     try:
@@ -136,7 +139,7 @@ def _is_number(field: str) -> bool:
 
 def _read_json(path: Path, findings: list[Finding]) -> dict[str, Any] | None:
     try:
-        data = json.loads(path.read_bytes())
+        data: Any = json.loads(path.read_bytes())
     except FileNotFoundError:
         findings.append(Finding("incomplete", f"no {path.name} beside the measurements", str(path)))
         return None
@@ -146,4 +149,4 @@ def _read_json(path: Path, findings: list[Finding]) -> dict[str, Any] | None:
     if not isinstance(data, dict):
         findings.append(Finding("malformed", "not a JSON object", str(path)))
         return None
-    return data
+    return cast(dict[str, Any], data)

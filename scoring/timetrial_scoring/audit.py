@@ -8,7 +8,7 @@ import numpy as np
 
 from timetrial_scoring.board import Finding, Floats, Trial
 from timetrial_scoring.grid import Grid
-from timetrial_scoring.times import NEVER, Crossing, Times, find_crossing, target_curve, target_of
+from timetrial_scoring.times import NEVER, Crossing, Times, find_crossing, target_of
 
 _OVERSHOOT = 1e-9
 
@@ -97,7 +97,7 @@ def _not_numbers(trial: Trial, metric: str, values: Floats) -> Iterator[Finding]
 
 
 def _duplicates(trials: Iterable[Trial]) -> Iterator[Finding]:
-    """Two trials of a submission and workload with the same seed and point, or with the same measurements to the bit."""
+    """Two trials of a submission and workload with one seed and point, or with the same measurements to the bit."""
     seeds: dict[object, Trial] = {}
     curves: dict[object, Trial] = {}
     for trial in trials:
@@ -125,7 +125,9 @@ def _mixed(kind: str, trials: Iterable[Trial], of: Callable[[Trial], str | None]
         common = max(values, key=lambda value: len(values[value]))
         for value, found in values.items():
             if value != common:
-                message = f"{workload}: {len(found)} trials of {_names(found)} on {value}, {len(values[common])} on {common}"
+                message = (
+                    f"{workload}: {len(found)} trials of {_names(found)} on {value}, {len(values[common])} on {common}"
+                )
                 yield Finding(kind, message, str(found[0].source), 1 if found[0].recorded else None)
 
 

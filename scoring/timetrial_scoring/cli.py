@@ -21,7 +21,9 @@ examples:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("folder", metavar="DIR", type=Path, help="where the runs are: ours or AlgoPerf's logs, at any depth")
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, help="where the runs are: ours or AlgoPerf's logs, at any depth"
+    )
     parser.add_argument("--ruleset", metavar="R", help="name or TOML file (default: the one the runs name)")
     parser.add_argument(
         "--mode",
@@ -30,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="exact: fastest trial, closed form (default); published: AlgoPerf's own procedure, and what differs",
     )
     parser.add_argument("--reference", metavar="S", help="submission to give speed-ups against")
-    parser.add_argument("--out", metavar="DIR", type=Path, help="write scores.json, times.csv, profile.png, profile.svg here")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, help="write scores.json, times.csv, profile.png, profile.svg here"
+    )
     parser.add_argument("--format", choices=("text", "json", "csv", "md"), default="text", help="what to print")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when there are findings")
 

@@ -18,16 +18,16 @@ from timetrial_scoring.times import Times, find_crossing, target_curve, target_o
 def reached_times(times_sw: Floats, structure: Structure) -> Floats:
     """(…, S, B): the times on base workloads, `inf` where the base or one of its held-out variants is not reached."""
     times = times_sw[..., structure.bases].copy()
-    for position, base in enumerate(structure.bases):
-        family = times_sw[..., structure.family(structure.workloads[base])]
+    for position, base in enumerate(structure.base_names):
+        family = times_sw[..., structure.family(base)]
         times[..., position][np.isinf(family).any(axis=-1)] = np.inf
     return times
 
 
 def anchors(ruleset: Ruleset) -> Floats | None:
     """(B,): the anchor of every base workload; None unless the ruleset gives them all."""
-    found = [ruleset.workloads[name].anchor for name in ruleset.base_workloads]
-    return None if None in found else np.array(found, np.float64)
+    found = [anchor for name in ruleset.base_workloads if (anchor := ruleset.workloads[name].anchor) is not None]
+    return np.array(found, np.float64) if len(found) == len(ruleset.base_workloads) else None
 
 
 def anchored_scores(times_sw: Floats, structure: Structure, anchors_b: Floats) -> Floats:
@@ -54,7 +54,7 @@ class Speedup(NamedTuple):
 
 
 def speedups(times_sw: Floats, structure: Structure, reference: int) -> list[Speedup]:
-    """One for each submission. It says nothing of workloads that one of the two missed; their counts stand beside it."""
+    """One for each submission. It is silent on workloads that one of the two missed; their counts stand beside it."""
     times_sb = reached_times(times_sw, structure)
     reached = np.isfinite(times_sb)
     result: list[Speedup] = []

@@ -1,6 +1,7 @@
 """The performance profiles of a board as a picture; matplotlib is imported when one is drawn."""
 
 from pathlib import Path
+from typing import Any
 
 from timetrial.errors import UserError
 from timetrial_scoring.profiles import TAU_MAX
@@ -17,8 +18,10 @@ def draw_profiles(board: Board, stem: Path) -> list[Path]:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise UserError("--out draws profile.png and profile.svg, which needs matplotlib: pip install matplotlib") from None
-    figure = Figure(figsize=(8.0, 5.0), layout="constrained")
+        raise UserError(
+            "--out draws profile.png and profile.svg, which needs matplotlib: pip install matplotlib"
+        ) from None
+    figure: Any = Figure(figsize=(8.0, 5.0), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     share = 1.0 / len(board.structure.bases)

@@ -99,7 +99,9 @@ def _known_workloads(trials: Sequence[Trial], ruleset: Ruleset, findings: list[F
         if trial.workload not in ruleset.workloads:
             unknown[trial.workload].append(trial)
     for workload, found in unknown.items():
-        message = f"{found[0].submission}: {len(found)} trials of {workload}, which {ruleset.name} does not list: not scored"
+        message = (
+            f"{found[0].submission}: {len(found)} trials of {workload}, which {ruleset.name} does not list: not scored"
+        )
         findings.append(Finding("unknown workload", message, str(found[0].source)))
     return [trial for trial in trials if trial.workload in ruleset.workloads]
 

@@ -45,7 +45,7 @@ class Structure:
 
     @property
     def base_names(self) -> tuple[str, ...]:
-        return tuple(self.workloads[w] for w in self.bases)
+        return tuple(name for w, name in enumerate(self.workloads) if self.base_of[w] == w)
 
     def family(self, base: str) -> NDArray[np.intp]:
         """Indices of a base workload and of its variants."""
@@ -54,10 +54,10 @@ class Structure:
 
     def without(self, base: str) -> tuple["Structure", NDArray[np.intp]]:
         """The structure less one base workload and its variants, and the indices of the workloads it keeps."""
-        kept = np.setdiff1d(np.arange(len(self.workloads)), self.family(base))
-        position = {int(w): new for new, w in enumerate(kept)}
-        names = tuple(self.workloads[w] for w in kept)
-        return Structure(names, tuple(position[self.base_of[w]] for w in kept)), kept
+        index = self.workloads.index(base)
+        kept = [w for w, other in enumerate(self.base_of) if other != index]
+        rest = Structure(tuple(self.workloads[w] for w in kept), tuple(kept.index(self.base_of[w]) for w in kept))
+        return rest, np.array(kept, np.intp)
 
 
 def study_median(times_swk: Floats) -> Floats:

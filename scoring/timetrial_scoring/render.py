@@ -41,7 +41,9 @@ def as_csv(result: Result) -> str:
             if key in ("score_ci", "rank_ci", "eval_grid", "speedup_ci"):
                 row[f"{key}_low"], row[f"{key}_high"] = value or (None, None)
             elif key == "speedup":
-                row["speedup"], row["speedup_workloads"] = (value["factor"], value["workloads"]) if value else (None, None)
+                row["speedup"], row["speedup_workloads"] = (
+                    (value["factor"], value["workloads"]) if value else (None, None)
+                )
             else:
                 row[key] = value
         rows.append(row)

@@ -54,7 +54,7 @@ def _flips(
     first = float(without.max()) - tolerance
     return [
         Flip(left_out, kind, names[a], names[b], bool(without[b] >= first and whole[a] >= whole.max() - tolerance))
-        for a, b in np.argwhere(ahead_before & behind_after)
+        for a, b in np.argwhere(ahead_before & behind_after).tolist()
     ]
 
 
@@ -66,8 +66,8 @@ class Range(NamedTuple):
 def eval_grid_ranges(charge_swk: Floats, before_swk: Floats, structure: Structure, scorer: Scorer) -> list[Range]:
     """How far each score can move when every crossing may lie anywhere between its eval and the one before.
 
-    Lowest: one's own times at their latest, the others' at their earliest; highest: the reverse. (Short of the case that
-    a competitor's earlier time on a variant disqualifies another competitor, which alone could carry a score further.)
+    Lowest: one's own times at their latest, the others' at their earliest; highest: the reverse. (Short of the case
+    that a competitor's earlier time on a variant disqualifies another, which alone could carry a score further.)
     """
     own = np.eye(len(charge_swk), dtype=np.bool_)[:, :, None, None]
     low = scorer(np.where(own, charge_swk, before_swk), structure)

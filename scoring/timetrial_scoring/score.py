@@ -87,7 +87,9 @@ class Result:
     findings: tuple[Finding, ...]
 
 
-def score_folder(folder: Path, *, ruleset: str | None = None, mode: Mode = "exact", reference: str | None = None) -> Result:
+def score_folder(
+    folder: Path, *, ruleset: str | None = None, mode: Mode = "exact", reference: str | None = None
+) -> Result:
     """Scores all runs below `folder`. A `UserError` says what was wrong with what was asked."""
     return score_runs(load(folder), ruleset=ruleset, mode=mode, reference=reference)
 
@@ -97,7 +99,7 @@ def score_runs(runs: Runs, *, ruleset: str | None = None, mode: Mode = "exact", 
     findings = list(runs.findings)
     grids = lay_out(runs, rules, findings, prescribed_only=mode == "exact")
     if not grids:
-        raise UserError(f"none of the runs in {runs.root} belongs to ruleset {rules.name!r}; choose another with --ruleset")
+        raise UserError(f"none of the runs in {runs.root} belongs to ruleset {rules.name!r}; pass another --ruleset")
     known = [name for grid in grids for name in grid.submissions]
     if reference is not None and reference not in known:
         raise unknown("submission", reference, known, "--reference takes one that has runs here.")
@@ -117,20 +119,20 @@ def _ruleset_of(runs: Runs) -> Ruleset:
     }
     if len(campaigns) > 1:
         listed = ", ".join(f"{c.ruleset.name} ({c.source.parent})" for c in campaigns.values())
-        raise UserError(f"runs of {len(campaigns)} different rulesets: {listed}; score one folder, or choose with --ruleset")
+        raise UserError(f"runs of {len(campaigns)} different rulesets: {listed}; score one folder, or pass --ruleset")
     if campaigns:
         return next(iter(campaigns.values())).ruleset
     if not recorded:
-        raise UserError("AlgoPerf logs do not name their rules; choose with --ruleset, for example algoperf-v05-external")
+        raise UserError("AlgoPerf logs do not name their rules; pass --ruleset, for example algoperf-v05-external")
     if len(recorded) > 1:
         listed = ", ".join(sorted({f"{name} ({sha256[:12]})" for sha256, name in recorded.items()}))
-        raise UserError(f"runs of {len(recorded)} different rulesets: {listed}; score one folder, or choose with --ruleset")
+        raise UserError(f"runs of {len(recorded)} different rulesets: {listed}; score one folder, or pass --ruleset")
     ((sha256, name),) = recorded.items()
     rules = load_ruleset(name)
     if rules.sha256 != sha256:
         raise UserError(
             f"the runs followed a changed {name!r} ({sha256[:12]}, not {rules.sha256[:12]}) and their campaign.json is "
-            f"missing; choose rules with --ruleset"
+            f"missing; pass --ruleset"
         )
     return rules
 
@@ -148,6 +150,9 @@ def score_grid(grid: Grid, *, mode: Mode = "exact", reference: str | None = None
     anchors_b = compare.anchors(grid.ruleset)
     anchored = None if anchors_b is None else compare.anchored_scores(medians_sw, structure, anchors_b)
     speedups = None if reference not in names else compare.speedups(medians_sw, structure, names.index(reference))
+    ratios_sb = np.zeros((0, len(structure.bases)))
+    if ranked:
+        ratios_sb = profiles.performance_ratios(profiles.qualified_times(medians_sw, structure))
     rounded = np.round(score_s, 12)
     lines = [
         Standing(
@@ -169,7 +174,7 @@ def score_grid(grid: Grid, *, mode: Mode = "exact", reference: str | None = None
         structure=structure,
         ranked=tuple(ranked),
         medians_sw=medians_sw,
-        ratios_sb=profiles.performance_ratios(profiles.qualified_times(medians_sw, structure)) if ranked else medians_sw,
+        ratios_sb=ratios_sb,
         standings=tuple(lines),
         flips=tuple(robustness.leave_one_out(charge, names, structure, scorer)) if ranked else (),
         reference=reference,
@@ -182,7 +187,7 @@ def _absent_as_nan(values_swk: Floats, times: Times, mode: Mode) -> Floats:
 
 
 def medians(times_swk: Floats, mode: Mode) -> Floats:
-    """(…, S, W): the median over studies. Published: of those that are there (NaN is absent), the mean of the middle two."""
+    """(…, S, W): the median over studies. Published: of those not absent (NaN), the mean of the middle two."""
     if mode == "exact":
         return profiles.study_median(times_swk)
     ordered = np.sort(times_swk, axis=-1)
@@ -203,7 +208,7 @@ def scores(times_swk: Floats, structure: Structure, mode: Mode) -> Floats:
 
 
 def mode_differences(grid: Grid) -> Mapping[str, Mapping[str, float]]:
-    """What leads from the published to the exact scores: the score of each submission after one more rule is changed."""
+    """From the published to the exact scores: the score of each submission after one more rule is changed."""
     published, exact = times_to_target(grid, "published"), times_to_target(grid, "exact")
     structure = published.structure
 

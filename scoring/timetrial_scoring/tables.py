@@ -33,7 +33,9 @@ def leaderboard(board: Board) -> Table:
     columns += [f"speed-up on {board.reference}"]
     rows = [_standing(line) for line in board.standings]
     kept = [i for i in range(len(columns)) if i < 3 or any(row[i] for row in rows)]
-    notes = [f"{line.submission} is not ranked: {line.unranked}" for line in board.standings if line.unranked is not None]
+    notes = [
+        f"{line.submission} is not ranked: {line.unranked}" for line in board.standings if line.unranked is not None
+    ]
     if any(row[6] for row in rows):
         notes.append("eval grid: how far the score can move, as a target is crossed somewhere between two evals")
     if any(row[8] for row in rows):
@@ -49,7 +51,9 @@ def _heading(board: Board) -> str:
 
 def _standing(line: Standing) -> list[str]:
     speedup = line.speedup
-    faster = "" if speedup is None else "-" if speedup.factor is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
+    faster = (
+        "" if speedup is None else "-" if speedup.factor is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
+    )
     if line.speedup_ci is not None:
         faster += f" [{line.speedup_ci[0]:.2f}, {line.speedup_ci[1]:.2f}]"
     return [
@@ -143,7 +147,12 @@ def to_json(result: Result) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "kind": "scores",
-        "ruleset": {"name": rules.name, "version": rules.version, "sha256": rules.sha256, "modified": list(rules.modified)},
+        "ruleset": {
+            "name": rules.name,
+            "version": rules.version,
+            "sha256": rules.sha256,
+            "modified": rules.modified,
+        },
         "clock": rules.clock,
         "mode": result.mode,
         "leaderboard": [_standing_json(board, line) for board in result.boards for line in board.standings],

@@ -35,7 +35,13 @@ NEVER = Crossing()
 
 
 def find_crossing(
-    trial: Trial, target: Target, clock: Clock, *, budget: float = _INF, confirmation: int = 0, values: Floats | None = None
+    trial: Trial,
+    target: Target,
+    clock: Clock,
+    *,
+    budget: float = _INF,
+    confirmation: int = 0,
+    values: Floats | None = None,
 ) -> Crossing:
     """The first eval from which the target is met, and still met by the `confirmation` evals after it.
 
@@ -92,7 +98,7 @@ class Times:
     charge: Floats
     """(S, W, K), in units of the charged clock."""
     charge_before: Floats
-    """(S, W, K): no trial of the study crossed before this charge: the least, over its trials, of an eval before one."""
+    """(S, W, K): no trial of the study crossed before this charge: the least of an eval before a crossing."""
     seconds: Floats
     steps: Floats
     examples: Floats
