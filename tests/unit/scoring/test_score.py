@@ -5,10 +5,10 @@ import math
 
 import numpy as np
 import pytest
-from timetrial_scoring.score import medians, score_folder
 
 from timetrial.errors import UserError
 from timetrial.ruleset import Ruleset
+from timetrial_scoring.score import medians, score_folder
 
 INF = math.inf
 WORDS = [(10.0, 5.0), (100.0, 31.0)]
