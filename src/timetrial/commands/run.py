@@ -6,6 +6,7 @@ from pathlib import Path
 
 from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
 from timetrial.commands.output import add_format, print_json
+from timetrial.errors import UserError
 from timetrial.loading import find_source
 from timetrial.registry import submission_names
 from timetrial.ruleset import load_ruleset
@@ -38,6 +39,10 @@ def run(args: argparse.Namespace) -> int:
 
     names = submission_names() if args.submission == ["all"] else args.submission
     ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload, studies=args.studies, trials=args.trials)
+    if not all(rules.eval_every and rules.horizon_examples for rules in ruleset.workloads.values()):
+        raise UserError(
+            f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
+        )
     sources = tuple(find_source(name) for name in names)
     campaign = Campaign(out=args.out, ruleset=ruleset, sources=sources, seed=args.seed)
     jobs = campaign.jobs()
