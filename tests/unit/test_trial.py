@@ -243,7 +243,7 @@ def test_per_example_gradients_are_refused_where_batch_norm_couples_rows(tmp_pat
         ("def init(params, model_state, key):\n    raise ValueError('no state')", "init raised ValueError"),
         ("def step(problem, state, batch, key):\n    raise ValueError('no step')", "step raised ValueError"),
         (
-            "def eval_params(problem, state, batch, key):\n    raise ValueError('no')\nhooks = {'eval_params': eval_params}",
+            "def eval_params(problem, state, batch, key):\n    raise ValueError\nhooks = {'eval_params': eval_params}",
             "eval_params raised ValueError",
         ),
         (
