@@ -7,6 +7,7 @@ follows times a bare loop of as many steps. Both gather the same rows and derive
 """
 
 import argparse
+import itertools
 import json
 import os
 import statistics
@@ -40,12 +41,8 @@ def measure(name: str, stretches: int, seconds: float) -> dict[str, Any]:
     workload = toy_workload() if name == "toy" else load_workload(name)
     mesh = Mesh.local()
     task = make_task(workload, horizon_examples=10**6, device_count=mesh.size, device_memory_bytes=mesh.memory_bytes)
-    entry = Entry(
-        make=lambda hparams, task: from_optax(optax.adam(1e-4)), folder=None, hparams={}, traced=frozenset()
-    )
-    trainer = PureTrainer(
-        workload, entry, task, seed=len, mesh=mesh, now=time.perf_counter, exact_examples=True
-    )
+    entry = Entry(make=lambda hparams, task: from_optax(optax.adam(1e-4)), folder=None, hparams={}, traced=frozenset())
+    trainer = PureTrainer(workload, entry, task, seed=len, mesh=mesh, now=time.perf_counter, exact_examples=True)
     trainer.start()
     trainer.run(lambda counts: counts.step >= 5)
     began = time.perf_counter()
@@ -67,8 +64,8 @@ def measure(name: str, stretches: int, seconds: float) -> dict[str, Any]:
         if "valid" in splits:
             began = time.perf_counter()
             for _ in range(steps):
-                state, loss = program(state, trainer._data, plan, trainer._keys["step"], trainer._hparams)
-            jax.block_until_ready((state, loss))
+                state, _ = program(state, trainer._data, plan, trainer._keys["step"], trainer._hparams)
+            jax.block_until_ready(state)
             bare.append((time.perf_counter() - began) / steps)
         return {"valid/loss": 1.0}
 
@@ -80,7 +77,7 @@ def measure(name: str, stretches: int, seconds: float) -> dict[str, Any]:
     trainer.state = trainer.state._replace(step=put_replicated(np.int32(0), mesh))
     Judge(trainer, bare_stretch, recorder, rules, now=time.perf_counter).run()
     charged = [line.seconds for line in recorder.evals]
-    harness = [(b - a) / steps for a, b in zip(charged, charged[1:], strict=False)]
+    harness = [(b - a) / steps for a, b in itertools.pairwise(charged)]
     trainer.close()
     mine, theirs = statistics.median(harness), statistics.median(bare[1:])
     paired = statistics.median(h / b for h, b in zip(harness, bare[1:], strict=False))

@@ -91,7 +91,7 @@ class Campaign:
 
 
 def open_folder(campaign: Campaign, *, resume: bool) -> None:
-    """Makes the output folder, or takes up the one that is there; raises `UserError` where that is not what was asked."""
+    """Makes the output folder, or takes up the one that is there; raises `UserError` where that was not asked for."""
     path = campaign.out / CAMPAIGN_NAME
     new = campaign.to_json()
     if campaign.out.exists() and not campaign.out.is_dir():
@@ -283,7 +283,7 @@ def _out_of_memory_kills() -> int:
 def restrict(
     ruleset: Ruleset, *, workloads: Sequence[str] = (), studies: int | None = None, trials: int | None = None
 ) -> Ruleset:
-    """The ruleset with fewer workloads, or another number of studies or trials; it says in `modified` what was changed."""
+    """The ruleset with fewer workloads, other studies or other trials; its `modified` says what was changed."""
     for name in workloads:
         if name not in ruleset.workloads:
             raise unknown("workload", name, ruleset.workloads, f"These are the workloads of ruleset {ruleset.name!r}.")

@@ -1,6 +1,6 @@
 """The stopwatch: what is charged to a submission, and what is not (rule 1)."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 
@@ -18,7 +18,7 @@ class Stopwatch:
         return self._charged if self._since is None else self._charged + (self._now() - self._since)
 
     @contextmanager
-    def charging(self) -> Iterator[None]:
+    def charging(self) -> Generator[None]:
         """Charges what happens inside, also when it raises. Whoever leaves has waited for all device work first."""
         if self._since is not None:
             raise RuntimeError("the stopwatch is charging already")

@@ -1,7 +1,7 @@
 """The devices of this process as one mesh: batches are split over its axis `data`, everything else is replicated."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import Mesh as JaxMesh
-from jax.sharding import PartitionSpec as P  # noqa: N817
+from jax.sharding import PartitionSpec as P
 
 
 @dataclass(frozen=True)
@@ -20,10 +20,9 @@ class Mesh:
     mesh: JaxMesh
 
     @staticmethod
-    def local(devices: Sequence[jax.Device] | None = None) -> "Mesh":
-        """Over `devices`, or all local ones. The axis is Auto: Explicit breaks vmap(grad) through flax (jax 0.10)."""
-        array = np.asarray(jax.local_devices() if devices is None else devices)
-        return Mesh(JaxMesh(array, ("data",), axis_types=(AxisType.Auto,)))
+    def local() -> "Mesh":
+        """Over all local devices. The axis is Auto: Explicit breaks vmap(grad) through flax (jax 0.10)."""
+        return Mesh(JaxMesh(np.asarray(jax.local_devices()), ("data",), axis_types=(AxisType.Auto,)))
 
     @property
     def size(self) -> int:

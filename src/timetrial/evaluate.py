@@ -13,7 +13,7 @@ PyTree = Any
 
 
 class Evaluator:
-    """Evaluates a workload's model on its splits. One compiled program serves all splits: all batches have one shape."""
+    """Evaluates a workload's model on its splits. All batches have one shape, so one compiled program serves them."""
 
     def __init__(self, workload: Workload, mesh: Mesh, *, batch_size: int | None = None) -> None:
         self._workload = workload

@@ -1,7 +1,7 @@
 """What a submission's exception means for its trial, in one line."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from timetrial.problem import ContractError
 
 
 @contextmanager
-def submission_code(hook: str, folder: Path | None) -> Iterator[None]:
+def submission_code(hook: str, folder: Path | None) -> Generator[None]:
     """Turns whatever the submission raises in `hook` into a `SubmissionFailure`, with the cause chained to it.
 
     Everything is caught, because it is another person's code and its failure is a result of the trial. Only a

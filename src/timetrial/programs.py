@@ -1,4 +1,4 @@
-"""A pure submission's functions as the harness compiles them: checked, strongly typed, with the batch gathered inside."""
+"""A pure submission's functions as the harness compiles them: checked, strongly typed, gathering their own batch."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -37,6 +37,8 @@ class WorkloadRules:
     """The base workload of a held-out variant; None for a base workload."""
     anchor: float | None = None
     """Time to target of the frozen reference (units of the clock), for the anchored score."""
+    milestones: tuple[float, ...] = ()
+    """Values of the target's metric, none harder than the target, for run-time distributions over many targets."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,11 +147,15 @@ def _parse_workload(name: str, data: Mapping[str, Any]) -> WorkloadRules:
     for key in ("target", "test_target"):
         if data.get(key) is not None:
             data[key] = Target.from_json(data[key])
+    data["milestones"] = tuple(float(value) for value in data.get("milestones", ()))
     rules = WorkloadRules(**data)
     _check_positive(f"workload {name!r}: budget", rules.budget)
     for optional in ("eval_every", "horizon_examples", "anchor"):
         if getattr(rules, optional) is not None:
             _check_positive(f"workload {name!r}: {optional}", getattr(rules, optional))
+    for value in rules.milestones:
+        if rules.target is None or (value != rules.target.value and rules.target.met_by(value)):
+            raise UserError(f"workload {name!r}: milestone {value:g} needs a target that is at least as hard")
     return rules
 
 

@@ -178,8 +178,9 @@ def from_optax(
         tx: any optax transformation.
         batch_size: rows a step; None for the workload's default.
         grad_clip: the largest global norm of the gradient; None leaves it alone.
-        weight_average: decay of an exponential moving average of the parameters, which is evaluated in their stead.
-            The average is debiased as Adam's moments are (Kingma & Ba 2015, section 3).
+        weight_average: decay of an exponential moving average of the parameters and of the model state (averaged
+            weights need averaged statistics), which is evaluated in their stead. It is debiased as Adam's moments are
+            (Kingma & Ba 2015, section 3).
         eval_params: (tx's state, params) -> the parameters to evaluate, for methods that keep two sequences.
         dropout_rate: passed to `problem.loss`.
         label_smoothing: passed to `problem.loss`.
@@ -191,8 +192,8 @@ def from_optax(
     average = optax.ema(weight_average, debias=True) if weight_average is not None else None
 
     def init(params: Leaves, model_state: Leaves, key: Array) -> PyTree:
-        del model_state, key
-        return tx.init(params), None if average is None else average.init(params)
+        del key
+        return tx.init(params), None if average is None else average.init((params, model_state))
 
     def step(problem: Problem, state: TrainState, batch: Batch, key: Array) -> tuple[TrainState, dict[str, Array]]:
         def loss(params: Leaves) -> tuple[Array, LossAux]:
@@ -205,7 +206,7 @@ def from_optax(
         updates, tx_state = tx.update(grads, tx_state, state.params)
         params = cast(Leaves, optax.apply_updates(state.params, updates))
         if average is not None:
-            _, averaged = average.update(params, averaged)
+            _, averaged = average.update((params, aux.model_state), averaged)
         state = TrainState(params, aux.model_state, (tx_state, averaged), state.step)
         return state, {"loss": value}
 
@@ -215,7 +216,7 @@ def from_optax(
         if eval_params is not None:
             return eval_params(tx_state, state.params), state.model_state
         unbias = 1 - jnp.asarray(weight_average, jnp.float32) ** averaged.count
-        return jax.tree.map(lambda x: (x / unbias).astype(x.dtype), averaged.ema), state.model_state
+        return jax.tree.map(lambda x: (x / unbias).astype(x.dtype), averaged.ema)
 
     hook = average_or_given if average is not None or eval_params is not None else None
     return Submission(init=init, step=step, batch_size=batch_size, eval_params=hook)

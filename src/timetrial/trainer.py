@@ -6,7 +6,7 @@ derives its own key.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,7 +261,7 @@ class PureTrainer:
         return self._rows[program]
 
     @contextmanager
-    def _charged(self, hook: str) -> Iterator[None]:
+    def _charged(self, hook: str) -> Generator[None]:
         """Submission code: its compilation is metered, its failures become results, its device work is waited for.
 
         All arrays are waited for, not only the state: work that a host hook left behind must not run uncharged.
@@ -278,17 +278,17 @@ class PureTrainer:
             self._charging = False
 
     @contextmanager
-    def _waiting_for_data(self) -> Iterator[None]:
+    def _waiting_for_data(self) -> Generator[None]:
         began = self._now()
         yield
         self._data_seconds += self._now() - began
 
-    def _on_duration(self, event: str, duration: float, **_: Any) -> None:
+    def _on_duration(self, event: str, duration_secs: float, **_: Any) -> None:
         if self._charging and event.endswith("/backend_compile_duration"):
-            self._compile_seconds += duration
+            self._compile_seconds += duration_secs
 
 
 def _key(seed: int, mesh: Mesh) -> Array:
     """A key of all 64 bits of `seed`, on every device."""
-    words = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+    words = jnp.array([seed >> 32, seed & 0xFFFFFFFF], jnp.uint32)
     return put_replicated(jax.random.wrap_key_data(words, impl="threefry2x32"), mesh)

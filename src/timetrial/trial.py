@@ -52,9 +52,12 @@ def run_trial(
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
 
-    `watch` is told of progress a few times a second; `announce` is given the header, without hyperparameters, before
-    any code of the submission runs, so that a crash on import can be put on record by whoever watches. Whatever the submission does is a result in the record. Raises FileExistsError where a record stands already,
-    UserError where the ruleset does not know the workload, OSError where the record cannot be written.
+    Whatever the submission does is a result in the record. `watch` is told of progress a few times a second; `announce`
+    is given the header, still without hyperparameters, before any code of the submission runs, so that a crash on
+    import can be put on record by whoever watches.
+
+    Raises FileExistsError where a record stands already, UserError where the ruleset cannot run the workload, OSError
+    where the record cannot be written.
     """
     rules = ruleset.workloads.get(workload.name)
     if rules is None or rules.eval_every is None or rules.horizon_examples is None:

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -43,6 +42,7 @@ class Log:
         pass
 
     def progressed(self, job, progress):
+        del job, progress
         self.on_progress()
 
     def noted(self, job, text):
@@ -55,7 +55,8 @@ class Log:
 def start(tmp_path, *texts, resume=False, on_progress=lambda: None, **changes):
     """Runs submissions called s0, s1, … on the toy and returns the log."""
     sources = tuple(write(tmp_path, text, f"s{i}") for i, text in enumerate(texts))
-    ruleset = rules(**{"budget": 320, "eval_every": 160, **changes})
+    changes = {"budget": 320, "eval_every": 160, **changes}
+    ruleset = rules("examples", **changes)
     campaign = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=sources, seed=3)
     open_folder(campaign, resume=resume)
     log = Log(on_progress)
@@ -160,7 +161,7 @@ def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_aga
     def interrupt():
         if not sent:
             sent.append(True)
-            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, SGD, budget=10**9, eval_every=10**8, on_progress=interrupt)
@@ -168,8 +169,8 @@ def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_aga
     assert record.end is not None
     assert record.end.status == "interrupted"
     # The same rules, and so the same campaign: the trial runs anew, and the first attempt is kept beside it.
+    sent.clear()
     with pytest.raises(KeyboardInterrupt):
-        sent.clear()
         start(tmp_path, SGD, budget=10**9, eval_every=10**8, on_progress=interrupt, resume=True)
     assert (record.path.parent / "record.interrupted-1.jsonl").is_file()
 

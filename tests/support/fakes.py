@@ -23,7 +23,7 @@ class FakeClock:
 
 
 class FakeTrainer:
-    """Takes steps of a fixed length; its parameters are the step number, which a test's evaluator turns into metrics."""
+    """Takes steps of a fixed length; its parameters are the step's number, of which an evaluator makes metrics."""
 
     def __init__(
         self,
@@ -85,6 +85,8 @@ class ListRecorder:
     def __init__(self) -> None:
         self.evals: list[EvalLine] = []
         self.ends: list[EndLine] = []
+        self.asked: list[tuple[int, tuple[str, ...]]] = []
+        """What a test's evaluator was asked for: steps and splits."""
 
     def eval(self, line: EvalLine) -> None:
         self.evals.append(line)

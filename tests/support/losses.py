@@ -1,4 +1,4 @@
-"""Prints, as JSON, the loss after each of the first 20 steps of SGD: `losses.py WORKLOAD BATCH_SIZE`, on all devices."""
+"""Prints, as JSON, the loss after each of the first 20 steps of SGD on all devices: `losses.py WORKLOAD BATCH_SIZE`."""
 
 import dataclasses
 import json
@@ -6,9 +6,10 @@ import sys
 
 import jax
 import optax
-from toys import MemoryDataset, toy_workload
+from toys import toy_workload
 
 from timetrial import from_optax
+from timetrial.check.conformance import in_memory
 from timetrial.devices import Mesh
 from timetrial.evaluate import Evaluator
 from timetrial.problem import make_task
@@ -19,8 +20,7 @@ from timetrial.trainer import Entry, PureTrainer
 def main(name: str, batch_size: int) -> None:
     workload = toy_workload(batch_norm=True) if name == "toy" else load_workload(name)
     rows = {split: workload.random_batch(4 * batch_size, seed) for seed, split in enumerate(("train", "valid", "test"))}
-    noise = MemoryDataset(**{**vars(workload.data), "generate": lambda: rows})
-    workload = dataclasses.replace(workload, data=noise, train_eval_rows=batch_size)
+    workload = dataclasses.replace(workload, data=in_memory(workload.data, rows), train_eval_rows=batch_size)
     mesh = Mesh.local()
     task = make_task(workload, horizon_examples=1000, device_count=mesh.size, device_memory_bytes=mesh.memory_bytes)
     entry = Entry(

@@ -75,7 +75,9 @@ def custom(changes: str, make: str = MAKE) -> str:
     return "\0".join((CUSTOM, changes, make))
 
 
-def run(folder: Path, text: str = SGD, *, ruleset: Ruleset | None = None, workload: Any = None, **options: Any) -> RunRecord:
+def run(
+    folder: Path, text: str = SGD, *, ruleset: Ruleset | None = None, workload: Any = None, **options: Any
+) -> RunRecord:
     """Runs one trial in this process and reads its record."""
     source = write(folder, text)
     place = options.pop("place", Trial(seed=0, study=0, trial=0, self_tuning=source.self_tuning))

@@ -15,16 +15,15 @@ NEVER = 10**9
 def judge(trainer, *, error_rate, loss=lambda step: 1.0, eval_cost=0.0, watch=lambda progress: None, **rules):
     """Runs a trial whose validation error at a step is `error_rate(step)`; returns its end and its evals."""
     recorder, clock = ListRecorder(), trainer.clock
-    asked = []
 
     def evaluate(step, model_state, splits):
-        asked.append((step, tuple(splits)))
+        del model_state
+        recorder.asked.append((step, tuple(splits)))
         clock.spend(eval_cost)
         return {f"{s}/{k}": v for s in splits for k, v in (("error_rate", error_rate(step)), ("loss", loss(step)))}
 
     end = Judge(trainer, evaluate, recorder, header(**rules), now=clock, watch=watch).run()
     assert recorder.ends == [end]
-    recorder.asked = asked
     return end, recorder
 
 
@@ -194,7 +193,11 @@ def test_a_watcher_hears_of_steps_and_evals():
 
 
 @given(
-    step=st.floats(0.01, 30), init=st.floats(0, 50), every=st.floats(0.5, 40), budget=st.floats(1, 200), at=st.integers(1, 50)
+    step=st.floats(0.01, 30),
+    init=st.floats(0, 50),
+    every=st.floats(0.5, 40),
+    budget=st.floats(1, 200),
+    at=st.integers(1, 50),
 )
 def test_every_trial_ends_with_its_evals_in_order_and_no_crossing_past_the_budget(step, init, every, budget, at):
     end, record = judge(trainer(step=step, init=init), error_rate=falls_at(at), budget=budget, eval_every=every)

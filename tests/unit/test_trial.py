@@ -12,6 +12,11 @@ from toys import toy_workload
 from timetrial.trial import Trial
 
 
+def message(record):
+    assert record.end is not None
+    return record.end.message
+
+
 def losses(record):
     return [line.metrics["valid/loss"] for line in record.evals]
 
@@ -60,7 +65,7 @@ def test_the_parameters_reported_are_those_of_plain_gradient_descent(tmp_path):
         s = seed(0, "toy", 0, 0, purpose)
         return s >> 32, s & 0xFFFFFFFF
 
-    params, _ = workload.init(jax.random.wrap_key_data(np.array(words("init"), np.uint32)))
+    params, _ = workload.init(jax.random.wrap_key_data(jnp.array(words("init"), jnp.uint32)))
     data = workload.split("train")
     high, low = words("data")
     order = np.random.RandomState([low, high, 0]).permutation(len(data["label"]))
@@ -241,8 +246,14 @@ def test_per_example_gradients_are_refused_where_batch_norm_couples_rows(tmp_pat
             "def eval_params(problem, state, batch, key):\n    raise ValueError('no')\nhooks = {'eval_params': eval_params}",
             "eval_params raised ValueError",
         ),
-        ("def on_eval(state, feedback):\n    raise ValueError('no')\nhooks = {'on_eval': on_eval}", "on_eval raised ValueError"),
-        ("def select(batches, state, key):\n    raise SystemExit(0)\nhooks = {'select': select}", "step raised SystemExit"),
+        (
+            "def on_eval(state, feedback):\n    raise ValueError('no')\nhooks = {'on_eval': on_eval}",
+            "on_eval raised ValueError",
+        ),
+        (
+            "def select(batches, state, key):\n    raise SystemExit(0)\nhooks = {'select': select}",
+            "step raised SystemExit",
+        ),
         ("hooks = {'select': lambda batches, state, key: 3}", "select must return a Batch, not int"),
         ("hooks = {'on_eval': lambda state, feedback: None}", "on_eval must return a TrainState, not NoneType"),
         ("hooks = {'batch_size': 0}", "batch_size must be a whole number above 0"),
@@ -266,7 +277,9 @@ def test_per_example_gradients_are_refused_where_batch_norm_couples_rows(tmp_pat
     ],
 )
 def test_a_submission_that_breaks_the_contract_ends_with_one_clear_message(tmp_path, changes, message):
-    record = run(tmp_path, "\0".join((CUSTOM, changes, "def make(hparams, task):\n    return Submission(init, step, **hooks)")))
+    record = run(
+        tmp_path, "\0".join((CUSTOM, changes, "def make(hparams, task):\n    return Submission(init, step, **hooks)"))
+    )
     assert record.end is not None
     assert record.end.status == "error"
     assert message in record.end.message
@@ -274,9 +287,9 @@ def test_a_submission_that_breaks_the_contract_ends_with_one_clear_message(tmp_p
 
 
 def test_make_that_is_missing_or_returns_something_else_is_said_so(tmp_path):
-    assert "no function `make(hparams, task)`" in run(tmp_path, "SEARCH_SPACE = {}").end.message
-    assert "not int" in run(tmp_path, "def make(hparams, task):\n    return 3").end.message
-    assert "no hyperparameter 'rate'" in run(tmp_path, "def make(hparams, task):\n    return hparams.rate").end.message
+    assert "no function `make(hparams, task)`" in message(run(tmp_path, "SEARCH_SPACE = {}"))
+    assert "not int" in message(run(tmp_path, "def make(hparams, task):\n    return 3"))
+    assert "no hyperparameter 'rate'" in message(run(tmp_path, "def make(hparams, task):\n    return hparams.rate"))
 
 
 def test_an_allocation_that_cannot_be_met_is_out_of_memory(tmp_path):
@@ -348,4 +361,4 @@ def test_trials_of_a_study_try_the_points_of_one_sequence(tmp_path):
     places = [Trial(seed=7, study=0, trial=t, self_tuning=False) for t in range(3)]
     rates = [run(tmp_path, ruleset=ruleset, place=place).run.hparams["learning_rate"] for place in places]
     assert len(set(rates)) == 3
-    assert all(1e-3 <= rate <= 1.0 for rate in rates)
+    assert all(isinstance(rate, float) and 1e-3 <= rate <= 1.0 for rate in rates)

@@ -1,7 +1,7 @@
 """Does a submission keep the contract? Two steps on noise, on every workload, twice."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from timetrial.data import SPLITS, Dataset
+from timetrial.data import SPLITS, Arrays, Dataset
 from timetrial.devices import Mesh
 from timetrial.failures import submission_code
 from timetrial.judge import SubmissionFailure
@@ -90,21 +90,31 @@ def _check_on(workload: Workload, loaded: Loaded, source: Source) -> Iterator[Ve
         yield verdict("determinism", "pass", "the same bits twice")
     else:
         yield verdict("determinism", "fail", "two runs with the same seeds differ; draw all randomness from `key`")
-    try:
-        for other in others:
+    for other in others:
+        try:
             _two_steps(noise, loaded, source, other)
-    except SubmissionFailure as failure:
-        yield verdict("search space", "fail", f"at the point {dict(other)}: {failure}")
+        except SubmissionFailure as failure:
+            yield verdict("search space", "fail", f"at the point {dict(other)}: {failure}")
 
 
 def _on_noise(workload: Workload) -> Workload:
     """The workload with two batches of noise for data, so that it can be tried without its own."""
     rows = 2 * workload.default_batch_size
     splits = {split: workload.random_batch(rows, seed) for seed, split in enumerate(SPLITS)}
-    return replace(workload, data=_Noise(**{**vars(workload.data), "generate": lambda: splits}))
+    return replace(workload, data=in_memory(workload.data, splits))
 
 
-class _Noise(Dataset):
+def in_memory(data: Dataset, splits: Mapping[str, Arrays]) -> Dataset:
+    """The data set with other rows, which are never written."""
+    noise = _InMemory(**{f.name: getattr(data, f.name) for f in fields(Dataset)})
+    return replace(noise, generate=lambda: splits)
+
+
+class _InMemory(Dataset):
+    def prepared(self, root: Path | None = None) -> bool:
+        del root
+        return True
+
     def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
         del root
         return dict(self.generate()[split])

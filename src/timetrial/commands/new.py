@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     inside = folder / "src" / args.name if args.package else folder
-    shown = inside if inside.is_absolute() else Path(".") / inside
+    shown = inside if inside.is_absolute() else Path(inside)
     print(f"{folder} is made. Write your algorithm in {shown}/submission.py, then:")
     print(f"  timetrial check ./{shown}" if not shown.is_absolute() else f"  timetrial check {shown}")
     if args.package:

@@ -1,5 +1,8 @@
 """new_submission: SGD with momentum and a cosine schedule, as a place to start from."""
 
+from typing import Any
+
+import jax
 import optax
 
 from timetrial import Hparams, LogUniform, Submission, Task, Uniform, from_optax
@@ -18,7 +21,7 @@ def make(hparams: Hparams, task: Task) -> Submission:
     """
     schedule = optax.cosine_decay_schedule(1.0, task.horizon_steps())
 
-    def learning_rate(step):
+    def learning_rate(step: Any) -> jax.Array:
         return hparams.learning_rate * (hparams.final_fraction + (1 - hparams.final_fraction) * schedule(step))
 
     return from_optax(optax.sgd(learning_rate, momentum=1 - hparams.one_minus_momentum))
