@@ -34,7 +34,7 @@ def draw_profiles(board: Board, stem: Path) -> list[Path]:
     axes.set(
         xlim=(1.0, TAU_MAX),
         ylim=(0.0, 1.03),
-        xlabel=f"ratio to the best {board.times.clock} to target",
+        xlabel=f"{board.times.clock} to target, over the best",
         ylabel="share of workloads",
         title=f"Performance profiles: {board.grid.ruleset.name}, {board.grid.tuning} tuning",
     )

@@ -95,7 +95,7 @@ def score_folder(
 
 
 def score_runs(runs: Runs, *, ruleset: str | None = None, mode: Mode = "exact", reference: str | None = None) -> Result:
-    rules = _ruleset_of(runs) if ruleset is None else load_ruleset(ruleset)
+    rules = ruleset_of(runs) if ruleset is None else load_ruleset(ruleset)
     findings = list(runs.findings)
     grids = lay_out(runs, rules, findings, prescribed_only=mode == "exact")
     if not grids:
@@ -111,7 +111,7 @@ def score_runs(runs: Runs, *, ruleset: str | None = None, mode: Mode = "exact", 
     return Result(runs=runs, ruleset=rules, mode=mode, boards=tuple(boards), findings=tuple(findings))
 
 
-def _ruleset_of(runs: Runs) -> Ruleset:
+def ruleset_of(runs: Runs) -> Ruleset:
     """The one ruleset that the campaigns, or the records, name."""
     campaigns = {campaign.ruleset.sha256: campaign for campaign in runs.campaigns}
     recorded = {

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from timetrial_scoring.score import medians, score_folder
+from timetrial_scoring.times import Mode
 
 from timetrial.errors import UserError
 from timetrial.ruleset import Ruleset
-from timetrial_scoring.score import medians, score_folder
 
 INF = math.inf
 WORDS = [(10.0, 5.0), (100.0, 31.0)]
@@ -23,7 +24,7 @@ def digits(seconds):
 def board(tmp_path, ruleset_file, rules):
     """Scores what stands in the folder, under the small ruleset with some changes."""
 
-    def score(*, mode="exact", reference=None, studies=1, trials=1, **changes):
+    def score(*, mode: Mode = "exact", reference=None, studies=1, trials=1, **changes):
         changed = rules | {"external": {"studies": studies, "trials": trials}} | changes
         return score_folder(tmp_path, ruleset=ruleset_file(changed), mode=mode, reference=reference)
 
@@ -216,6 +217,17 @@ def test_inexact_examples_leave_a_submission_unranked_where_examples_are_charged
     result = board(clock="examples")
     assert scores(result) == {"adam": None}
     assert "inexact examples" in kinds(result)
+
+
+def test_a_failed_trial_never_reached_whatever_its_evals_say(record, board):
+    record("adam", "digits", [(10.0, 0.05)], status="diverged")
+    assert board().boards[0].times.charge[0, 0, 0] == INF
+
+
+def test_an_interrupted_attempt_beside_the_record_is_listed(record, board):
+    path = record("adam", "digits", digits(10.0))
+    (path.parent / "record.interrupted-0.jsonl").write_text("")
+    assert "rerun" in kinds(board())
 
 
 def test_a_failed_trial_is_a_result(record, board):
