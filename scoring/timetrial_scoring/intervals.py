@@ -7,6 +7,7 @@ would give. A workload's best time is the least of several noisy ones and so too
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +42,11 @@ class LogTimeModel:
 
 
 def fit(times_swk: Floats, budgets_w: Floats) -> LogTimeModel | None:
-    """The fit of (S, W, K) times; None where nothing tells the residual variance: one study, or no cell finished twice."""
+    """The fit to (S, W, K) times; None where nothing tells the residual variance: one study, no cell finished twice."""
     log_swk = np.log(times_swk)
     studies = log_swk.shape[-1]
     finished = np.isfinite(log_swk)
-    complete = finished.all(axis=-1)
+    complete = np.asarray(finished.all(axis=-1))
     if studies < 2 or not (finished.sum(axis=-1) >= 2).any():
         return None
     # Study effects come from the complete cells, where there are two or more to tell them from residuals.
@@ -91,7 +92,7 @@ def pooled_variance(sample_c: Floats, df_c: Floats) -> tuple[float, float]:
     mean = float(np.average(sample_c, weights=df_c))
     if mean == 0:
         return 0.0, MAX_PRIOR_DF
-    shifted = np.log(np.maximum(sample_c, 1e-3 * mean)) - digamma(df_c / 2) + np.log(df_c / 2)
+    shifted: Floats = np.log(np.maximum(sample_c, 1e-3 * mean)) - digamma(df_c / 2) + np.log(df_c / 2)
     excess = float(shifted.var(ddof=1) - polygamma(1, df_c / 2).mean()) if len(shifted) > 1 else 0.0
     candidates = np.geomspace(MIN_PRIOR_DF, MAX_PRIOR_DF, 200)
     prior_df = float(candidates[np.argmin(np.abs(polygamma(1, candidates / 2) - excess))])
@@ -107,31 +108,32 @@ def draw_log_medians(model: LogTimeModel, rng: np.random.Generator, draws: int) 
     """
     finished = np.isfinite(model.residual_swk)
     submissions, workloads, studies = finished.shape
-    complete = finished.all(axis=-1)
+    complete = np.asarray(finished.all(axis=-1))
     mean_sw = np.where(complete[..., None], model.residual_swk, 0.0).mean(axis=-1)
     noise = rng.standard_t(np.broadcast_to(model.df_sw, (draws, submissions, workloads)))
     log_dsw = np.where(complete, mean_sw + noise * np.sqrt(model.variance_sw / studies), np.inf)
-    expected_sw, spread_sw = _additive_prediction(mean_sw, complete)
-    incomplete = ~complete & (finished.any(axis=-1) | np.isfinite(spread_sw))
+    prior = _additive_prediction(mean_sw, complete)
+    incomplete = ~complete & (finished.any(axis=-1) | np.isfinite(prior.spread_sw))
     if incomplete.any():
-        limit_ck = np.broadcast_to(model.limit_wk, finished.shape)[incomplete]
-        log_dsw[:, incomplete] = _draw_censored(
-            model, model.residual_swk[incomplete], limit_ck, expected_sw[incomplete], spread_sw[incomplete], rng, draws
-        )
+        log_dsw[:, incomplete] = _draw_censored(model, incomplete, prior, rng, draws)
     level = rng.standard_normal((draws, 1, workloads)) * np.sqrt(model.level_variance)
     return np.where(log_dsw + level > model.limit_wk.mean(axis=-1), np.inf, log_dsw)
 
 
-def _additive_prediction(mean_sw: Floats, complete: Bools) -> tuple[Floats, Floats]:
-    """(S, W) each: what a cell's log time would be if submissions differed by factors, and the prediction's spread.
+class _Prior(NamedTuple):
+    expected_sw: Floats
+    spread_sw: Floats
+    """inf where the complete cells do not determine a cell."""
+    df: int
 
-    Least squares over the complete cells; the spread is inf where they do not determine the cell.
-    """
+
+def _additive_prediction(mean_sw: Floats, complete: Bools) -> _Prior:
+    """What log times would be if submissions differed by factors alone: least squares over the complete cells."""
     submission, workload = np.nonzero(complete)
     in_row, in_column = complete.sum(axis=1), complete.sum(axis=0)
     freedom = len(submission) - np.count_nonzero(in_row) - np.count_nonzero(in_column) + 1
     if freedom < 1:
-        return np.zeros_like(mean_sw), np.full_like(mean_sw, np.inf)
+        return _Prior(np.zeros_like(mean_sw), np.full_like(mean_sw, np.inf), 1)
     rows, columns = np.eye(len(in_row)), np.eye(len(in_column))
     design = np.hstack([rows[submission], columns[workload]])
     effects = np.linalg.lstsq(design, mean_sw[complete], rcond=None)[0]
@@ -139,39 +141,38 @@ def _additive_prediction(mean_sw: Floats, complete: Bools) -> tuple[Floats, Floa
     variance = ((mean_sw - expected)[complete] ** 2).sum() / freedom
     determined = (in_row[:, None] > 0) & (in_column > 0)
     terms = 1 + 1 / np.maximum(in_row, 1)[:, None] + 1 / np.maximum(in_column, 1)
-    return expected, np.where(determined, np.sqrt(variance * terms), np.inf)
+    return _Prior(expected, np.where(determined, np.sqrt(variance * terms), np.inf), freedom)
 
 
 def _draw_censored(
-    model: LogTimeModel,
-    log_ck: Floats,
-    limit_ck: Floats,
-    expected_c: Floats,
-    spread_c: Floats,
-    rng: np.random.Generator,
-    draws: int,
+    model: LogTimeModel, incomplete: Bools, prior: _Prior, rng: np.random.Generator, draws: int
 ) -> Floats:
-    """(D, C): the means of cells that did not always finish, from their posterior on a grid of means and variances.
+    """(D, C): the means of the cells `incomplete`, from their posterior on a grid of means and variances.
 
-    The mean's prior is normal about `expected_c`, or flat where `spread_c` is inf; the variance's is the common one.
+    The mean's prior is Student's t, or flat where `prior` tells nothing; the variance's is the common one.
     """
     from scipy.special import log_ndtr
     from scipy.stats import chi2
 
+    log_ck = model.residual_swk[incomplete]
+    limit_ck = np.broadcast_to(model.limit_wk, model.residual_swk.shape)[incomplete]
+    expected_c, spread_c = prior.expected_sw[incomplete], prior.spread_sw[incomplete]
+    variance = max(model.prior_variance, 1e-8)
     censored = np.isinf(log_ck)
     shares = (np.arange(VARIANCE_POINTS) + 0.5) / VARIANCE_POINTS
-    sd_g = np.sqrt(model.prior_df * model.prior_variance / chi2.ppf(shares, model.prior_df))
+    sd_g = np.sqrt(model.prior_df * variance / np.asarray(chi2.ppf(shares, model.prior_df), np.float64))
     informed = np.isfinite(spread_c)
     spread = np.where(informed, np.maximum(spread_c, 1e-9), 1.0)
-    lowest = np.where(censored, limit_ck, log_ck).min(axis=1) - 6 * np.sqrt(model.prior_variance)
+    lowest = np.where(censored, limit_ck, log_ck).min(axis=1) - 6 * np.sqrt(variance)
     highest = limit_ck.max(axis=1) + np.where(informed, 4 * spread, np.log(TAU_MAX))
     highest = np.maximum(highest, np.where(informed, expected_c + 4 * spread, -np.inf))
     step = (highest - lowest) / MEAN_POINTS
     mean_cm = lowest[:, None] + step[:, None] * (np.arange(MEAN_POINTS) + 0.5)
-    log_prior = np.where(informed[:, None], -0.5 * ((mean_cm - expected_c[:, None]) / spread[:, None]) ** 2, 0.0)
+    surprise_cm = ((mean_cm - expected_c[:, None]) / spread[:, None]) ** 2 / prior.df
+    log_prior = np.where(informed[:, None], -0.5 * (prior.df + 1) * np.log1p(surprise_cm), 0.0)
     log_posterior = np.repeat(log_prior[..., None], VARIANCE_POINTS, axis=2)
     for log_c, limit_c, censored_c in zip(log_ck.T, limit_ck.T, censored.T, strict=True):
-        standard = (mean_cm - np.where(censored_c, limit_c, log_c)[:, None])[..., None] / sd_g
+        standard: Floats = (mean_cm - np.where(censored_c, limit_c, log_c)[:, None])[..., None] / sd_g
         log_posterior[censored_c] += log_ndtr(standard[censored_c])
         log_posterior[~censored_c] -= 0.5 * standard[~censored_c] ** 2 + np.log(sd_g)
     weight_cm = np.exp(log_posterior - log_posterior.max(axis=(1, 2), keepdims=True)).sum(axis=2)
@@ -222,7 +223,7 @@ def _open_scores(times_dsb: Floats, best_d1b: Floats) -> Floats:
 def geometric_speedups(log_sw: Floats, reference: int, structure: Structure) -> Floats:
     """(…, S): by what factor each submission is faster than the reference, as geometric mean over the base workloads.
 
-    A factor is limited to `TAU_MAX` and its inverse, which it is where one of the two never finishes; 1 where neither does.
+    A factor is limited to `TAU_MAX` and its inverse, also where one of the two never finishes; 1 where neither does.
     """
     log_sb = log_sw[..., structure.bases]
     reference_sb = log_sb[..., reference, None, :]

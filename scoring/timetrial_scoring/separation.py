@@ -1,8 +1,8 @@
 """Which submission is faster than which: paired tests over independent blocks, corrected over all pairs.
 
-In a study of a workload all submissions meet the same seeds and the same kind of tuning points, so that is a block: what
-it shares cancels between two submissions. A workload and its held-out variants form one block, since imported logs
-share their tuning points. docs/statistics.md says what a claim claims, and how often it is wrong.
+A study of a workload is a block: all submissions meet the same seeds in it, and what they share cancels between two of
+them. A workload and its held-out variants form one block, since imported logs share their tuning points.
+docs/statistics.md says what a claim claims, and how often it is wrong.
 """
 
 from typing import NamedTuple
@@ -31,8 +31,10 @@ def separate(times_swk: Floats, structure: Structure, rng: np.random.Generator) 
     """The order claims that (S, W, K) times support; None with one study, which never supports any.
 
     Max-T over sign flips of whole blocks, common to all pairs, stepping down (Westfall and Young 1993, algorithm 2.8;
-    Romano and Wolf 2005). The statistic of a pair is the sum of its `block_differences` over their root sum of squares.
+    Romano and Wolf 2005). The statistic of a pair is that of Wilcoxon's signed-rank test of its `block_differences`.
     """
+    from scipy.stats import rankdata
+
     submissions, _, studies = times_swk.shape
     if studies < 2:
         return None
@@ -40,7 +42,8 @@ def separate(times_swk: Floats, structure: Structure, rng: np.random.Generator) 
     p_value, faster = np.ones((submissions, submissions)), np.zeros((submissions, submissions), np.bool_)
     if first.size:
         differences_pn = block_differences(times_swk[first], times_swk[second], structure)
-        statistic_p, p = max_t(differences_pn, rng)
+        ranks_pn = np.sign(differences_pn) * rankdata(np.abs(differences_pn), axis=1)
+        statistic_p, p = max_t(ranks_pn, rng)
         p_value[first, second] = p_value[second, first] = p
         faster[first, second] = (p <= LEVEL) & (statistic_p > 0)
         faster[second, first] = (p <= LEVEL) & (statistic_p < 0)
@@ -60,10 +63,13 @@ def block_differences(one_pwk: Floats, other_pwk: Floats, structure: Structure) 
     return np.concatenate(blocks, axis=-1)
 
 
-def max_t(differences_pn: Floats, rng: np.random.Generator, flips: int = FLIPS) -> tuple[Floats, Floats]:
-    """The statistics (P,) of the differences (P, N) between P pairs in N blocks, and their corrected p-values (P,)."""
-    norm = np.sqrt((differences_pn**2).sum(axis=1, keepdims=True))
-    unit_pn = np.divide(differences_pn, norm, out=np.zeros_like(differences_pn), where=norm > 0)
+def max_t(signed_pn: Floats, rng: np.random.Generator, flips: int = FLIPS) -> tuple[Floats, Floats]:
+    """The statistics (P,) of signed numbers (P, N) of P pairs in N blocks, and their corrected p-values (P,).
+
+    A pair's statistic is the sum of its numbers over their root sum of squares.
+    """
+    norm = np.sqrt((signed_pn**2).sum(axis=1, keepdims=True))
+    unit_pn = np.divide(signed_pn, norm, out=np.zeros_like(signed_pn), where=norm > 0)
     statistic = unit_pn.sum(axis=1)
     signs = rng.integers(0, 2, (flips, unit_pn.shape[1])) * 2.0 - 1.0
     order = np.argsort(-np.abs(statistic), kind="stable")
@@ -79,7 +85,7 @@ def max_t(differences_pn: Floats, rng: np.random.Generator, flips: int = FLIPS) 
 def rank_intervals(faster: Bools, scores: Floats) -> NDArray[np.intp]:
     """(S, 2): the best and the worst rank of each submission that the claims leave open, 1 being first.
 
-    A claim that contradicts the order of the scores (faster in the mean, behind by the score) bounds no rank.
+    A claim against the order of the scores (faster in most blocks, yet behind by the score) bounds no rank.
     """
     ahead = faster & (scores[:, None] > scores[None, :])
     return np.stack([1 + ahead.sum(axis=0), len(scores) - ahead.sum(axis=1)], axis=-1)
