@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from timetrial_scoring.intervals import draw_log_medians, fit, score_intervals
+from timetrial_scoring.intervals import draw_medians, fit, score_intervals
 from timetrial_scoring.profiles import Structure, score_from_medians
 from timetrial_scoring.separation import separate
 
@@ -76,7 +76,7 @@ def coverage(setting: Setting, boards: int, draws: int = 1000, seed: int = 0) ->
         model = fit(times, budgets)
         if model is None:
             continue
-        low, high = score_intervals(draw_log_medians(model, rng, draws), STRUCTURE).T
+        low, high = score_intervals(draw_medians(model, rng, draws), STRUCTURE).T
         held.append(float(((low <= truth + 1e-9) & (truth - 1e-9 <= high)).mean()))
         width.append(float((high - low).mean()))
     return float(np.mean(held)), float(np.mean(width))

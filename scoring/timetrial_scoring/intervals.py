@@ -20,6 +20,8 @@ MEAN_POINTS, VARIANCE_POINTS = 200, 16
 """Grid of the posterior of a cell in which not all trials finished."""
 CONTENDER = 0.02
 """A submission contends for a workload's best time where at least this share of the draws puts it before the leader."""
+GRACE = 1.0
+"""By how many standard errors the ends of an interval read the budget shorter and longer."""
 MIN_PRIOR_DF, MAX_PRIOR_DF = 2.0, 200.0
 
 
@@ -100,8 +102,24 @@ def pooled_variance(sample_c: Floats, df_c: Floats) -> tuple[float, float]:
     return scale, prior_df
 
 
-def draw_log_medians(model: LogTimeModel, rng: np.random.Generator, draws: int) -> Floats:
-    """(D, S, W): draws of the logarithm of every cell's true median time; inf where that is beyond the budget.
+@dataclass(frozen=True, kw_only=True)
+class MedianDraws:
+    """Draws of every cell's true median time."""
+
+    unlimited_dsw: Floats
+    """Logarithms (D, S, W), as if there were no budget; inf where the cell is taken as never finished."""
+    limit_d1w: Floats
+    """Log budgets, less a draw of the workload's mean study effect."""
+    error_sw: Floats
+    """Standard error of a cell's log median."""
+
+    def log_dsw(self, grace: float = 0.0) -> Floats:
+        """(D, S, W): the logarithms, inf beyond the budget; `grace`, in standard errors, moves the budget."""
+        return np.where(self.unlimited_dsw > self.limit_d1w + grace * self.error_sw, np.inf, self.unlimited_dsw)
+
+
+def draw_medians(model: LogTimeModel, rng: np.random.Generator, draws: int) -> MedianDraws:
+    """Draws of every cell's true median time, from its posterior under flat priors of means.
 
     A cell that no trial finished stays so in every draw, unless both its submission and its workload have complete
     cells to tell how near it may have been.
@@ -117,7 +135,8 @@ def draw_log_medians(model: LogTimeModel, rng: np.random.Generator, draws: int) 
     if incomplete.any():
         log_dsw[:, incomplete] = _draw_censored(model, incomplete, prior, rng, draws)
     level = rng.standard_normal((draws, 1, workloads)) * np.sqrt(model.level_variance)
-    return np.where(log_dsw + level > model.limit_wk.mean(axis=-1), np.inf, log_dsw)
+    error_sw = np.sqrt(model.variance_sw / studies + model.level_variance)
+    return MedianDraws(unlimited_dsw=log_dsw, limit_d1w=model.limit_wk.mean(axis=-1) - level, error_sw=error_sw)
 
 
 class _Prior(NamedTuple):
@@ -188,33 +207,35 @@ def drawn_scores(log_dsw: Floats, structure: Structure) -> Floats:
     return credits(performance_ratios(qualified_times(np.exp(log_dsw), structure))).mean(axis=-1)
 
 
-def score_intervals(log_dsw: Floats, structure: Structure, coverage: float = 0.95) -> Floats:
-    """(S, 2): intervals of the benchmark score, from draws of the log medians.
+def score_intervals(draws: MedianDraws, structure: Structure, coverage: float = 0.95) -> Floats:
+    """(S, 2): intervals of the benchmark score.
 
-    The fastest observed is partly the luckiest. So the best time of a workload is read twice: as that of the observed
-    leader, which bounds the scores from below, and as that of a leader whose luck is what chance would give if all its
-    contenders were equally fast, which bounds them from above. Either way draws before the best earn more than 1, so
-    that their mean over workloads stays centred; the interval is then clipped to [0, 1].
+    Draws about noisy estimates are noisy twice, which matters where the score has an edge, so edges are read twice. The
+    fastest observed is partly the luckiest: the best time of a workload is that of the observed leader for the lower
+    end, and for the upper end that of a leader with the luck that chance gives if all its contenders are equally fast.
+    A median near the budget may lie on either side: the budget is a standard error shorter for the lower end, and
+    longer for the upper. Draws before the best earn more than 1, so that means over workloads stay centred; the
+    interval is then clipped to [0, 1].
     """
-    times_dsb = qualified_times(np.exp(log_dsw), structure)
-    log_dsb = log_dsw[..., structure.bases]
-    centre_sb = np.quantile(log_dsb, 0.5, axis=0, method="lower")
-    leader_b = np.quantile(times_dsb, 0.5, axis=0, method="lower").argmin(axis=0)
-    pick = leader_b[None, None, :]
-    leader_d1b = np.take_along_axis(times_dsb, pick, axis=1)
-    best = np.where(np.isinf(leader_d1b), times_dsb.min(axis=1, keepdims=True), leader_d1b)
-    contends_sb = ((times_dsb <= leader_d1b) & np.isfinite(times_dsb)).mean(axis=0) >= CONTENDER
-    with np.errstate(invalid="ignore"):
-        ahead = np.where(contends_sb & np.isfinite(log_dsb), centre_sb - log_dsb, -np.inf).max(axis=1)
-    luck_b = np.where(np.isfinite(ahead), ahead, 0.0).mean(axis=0)
     tail = (1 - coverage) / 2
-    low = np.quantile(_open_scores(times_dsb, best), tail, axis=0)
-    high = np.quantile(_open_scores(times_dsb, best * np.exp(luck_b)), 1 - tail, axis=0)
+    low = np.quantile(_open_scores(draws.log_dsw(-GRACE), structure, lucky=False), tail, axis=0)
+    high = np.quantile(_open_scores(draws.log_dsw(GRACE), structure, lucky=True), 1 - tail, axis=0)
     return np.clip(np.stack([low, high], axis=-1), 0.0, 1.0)
 
 
-def _open_scores(times_dsb: Floats, best_d1b: Floats) -> Floats:
-    """(D, S): scores against given best times, not limited to 1 before it."""
+def _open_scores(log_dsw: Floats, structure: Structure, *, lucky: bool) -> Floats:
+    """(D, S): scores against the best times of the observed leaders, less their luck; not limited to 1 before them."""
+    times_dsb = qualified_times(np.exp(log_dsw), structure)
+    leader_b = np.quantile(times_dsb, 0.5, axis=0, method="lower").argmin(axis=0)
+    leader_d1b = np.take_along_axis(times_dsb, leader_b[None, None, :], axis=1)
+    best_d1b = np.where(np.isinf(leader_d1b), times_dsb.min(axis=1, keepdims=True), leader_d1b)
+    if lucky:
+        log_dsb = log_dsw[..., structure.bases]
+        centre_sb = np.quantile(log_dsb, 0.5, axis=0, method="lower")
+        contends_sb = ((times_dsb <= leader_d1b) & np.isfinite(times_dsb)).mean(axis=0) >= CONTENDER
+        with np.errstate(invalid="ignore"):
+            ahead_db = np.where(contends_sb & np.isfinite(log_dsb), centre_sb - log_dsb, -np.inf).max(axis=1)
+        best_d1b = best_d1b * np.exp(np.where(np.isfinite(ahead_db), ahead_db, 0.0).mean(axis=0))
     with np.errstate(invalid="ignore"):
         ratio = np.where(np.isinf(times_dsb), np.inf, times_dsb / best_d1b)
     return np.maximum(0.0, (TAU_MAX - ratio) / (TAU_MAX - 1)).mean(axis=-1)

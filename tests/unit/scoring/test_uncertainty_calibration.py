@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import binom
-from timetrial_scoring.intervals import draw_log_medians, drawn_scores, fit, geometric_speedups, score_intervals
+from timetrial_scoring.intervals import draw_medians, drawn_scores, fit, geometric_speedups, score_intervals
 from timetrial_scoring.profiles import Structure, score_from_medians
 from timetrial_scoring.separation import separate
 
@@ -39,7 +39,7 @@ def test_submissions_fifteen_per_cent_apart_are_usually_separated():
 def test_score_intervals_hold_the_true_score(spread):
     held = []
     for medians, times, rng in simulate(lambda rng: spread * rng.standard_normal((5, 8)), 100):
-        low, high = score_intervals(draw_log_medians(fit(times, NO_BUDGET), rng, 400), STRUCTURE).T
+        low, high = score_intervals(draw_medians(fit(times, NO_BUDGET), rng, 400), STRUCTURE).T
         truth = score_from_medians(np.exp(medians), STRUCTURE)
         held.append((low <= truth + 1e-9) & (truth - 1e-9 <= high))
     assert np.mean(held) >= 0.93
@@ -48,7 +48,9 @@ def test_score_intervals_hold_the_true_score(spread):
 def test_plain_percentiles_of_the_draws_would_not_hold_it():
     held = []
     for _, times, rng in simulate(IDENTICAL, 40):
-        high = np.quantile(drawn_scores(draw_log_medians(fit(times, NO_BUDGET), rng, 400), STRUCTURE), 0.975, axis=0)
+        high = np.quantile(
+            drawn_scores(draw_medians(fit(times, NO_BUDGET), rng, 400).log_dsw(), STRUCTURE), 0.975, axis=0
+        )
         held.append(high >= 1 - 1e-9)
     assert np.mean(held) < 0.5
 
@@ -56,7 +58,7 @@ def test_plain_percentiles_of_the_draws_would_not_hold_it():
 def test_score_intervals_hold_the_true_score_where_budgets_cut():
     held = []
     for medians, times, rng in simulate(lambda rng: 0.3 * rng.standard_normal((5, 8)), 100, budget=1.25):
-        low, high = score_intervals(draw_log_medians(fit(times, np.full(8, 1.25)), rng, 400), STRUCTURE).T
+        low, high = score_intervals(draw_medians(fit(times, np.full(8, 1.25)), rng, 400), STRUCTURE).T
         truth = score_from_medians(np.where(medians > np.log(1.25), np.inf, np.exp(medians)), STRUCTURE)
         held.append((low <= truth + 1e-9) & (truth - 1e-9 <= high))
     assert np.mean(held) >= 0.93
@@ -66,7 +68,7 @@ def test_speedup_intervals_hold_the_true_speedup():
     medians = np.log([[1.0] * 8, [1.2] * 8])
     held = []
     for _, times, rng in simulate(medians, 150):
-        drawn = geometric_speedups(draw_log_medians(fit(times, NO_BUDGET), rng, 400), 1, STRUCTURE)[:, 0]
+        drawn = geometric_speedups(draw_medians(fit(times, NO_BUDGET), rng, 400).log_dsw(), 1, STRUCTURE)[:, 0]
         low, high = np.quantile(drawn, [0.025, 0.975])
         held.append(low <= 1.2 <= high)
     assert np.mean(held) >= 0.93

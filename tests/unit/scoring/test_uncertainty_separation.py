@@ -5,7 +5,14 @@ import pytest
 from scipy.stats import wilcoxon
 from timetrial_scoring.bootstrap import study_bootstrap
 from timetrial_scoring.profiles import Structure
-from timetrial_scoring.separation import block_differences, max_t, rank_intervals, separate, tied_groups
+from timetrial_scoring.separation import (
+    block_differences,
+    holm,
+    rank_intervals,
+    separate,
+    sign_flip_p_values,
+    tied_groups,
+)
 
 TWO_FAMILIES = Structure(("a", "b", "a_held_out"), (0, 1, 0))
 PLAIN = Structure(tuple("abcd"), (0, 1, 2, 3))
@@ -21,21 +28,16 @@ def test_one_pair_is_tested_by_wilcoxons_signed_ranks():
     assert separation.p_value[0, 1] == pytest.approx(reference, abs=4 * np.sqrt(reference * (1 - reference) / 4999))
 
 
-def test_many_pairs_are_corrected_as_by_enumerating_every_flip():
+def test_p_values_are_those_of_enumerating_every_flip():
     rng = np.random.default_rng(1)
     numbers = rng.normal(0.5, 1.0, (4, 8))
-    unit = numbers / np.linalg.norm(numbers, axis=1, keepdims=True)
-    statistic, p_value = max_t(numbers, rng, flips=20_000)
-    order = np.argsort(-np.abs(unit.sum(axis=1)))
-    floor = 0.0
-    for step, pair in enumerate(order):
-        left = unit[order[step:]]
-        exceed = [
-            np.abs(left @ np.array(signs)).max() >= abs(statistic[pair]) - 1e-9
-            for signs in itertools.product((-1, 1), repeat=8)
-        ]
-        floor = max(floor, float(np.mean(exceed)))
-        assert p_value[pair] == pytest.approx(floor, abs=0.02)
+    flips = np.array(list(itertools.product((-1, 1), repeat=8)))
+    exact = (np.abs(flips @ numbers.T) >= np.abs(numbers.sum(axis=1)) - 1e-9).mean(axis=0)
+    np.testing.assert_allclose(sign_flip_p_values(numbers, rng), exact, atol=0.03)
+
+
+def test_holm_multiplies_by_the_hypotheses_left_and_keeps_the_order():
+    np.testing.assert_allclose(holm(np.array([0.04, 0.01, 0.03, 0.5])), [0.09, 0.04, 0.09, 0.5])
 
 
 def test_a_run_that_never_finishes_loses_to_one_that_does_and_ties_with_another():
