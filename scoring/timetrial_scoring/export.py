@@ -48,33 +48,33 @@ def export_algoperf(runs: Path, out: Path, *, ruleset: Ruleset | None = None) ->
 
 def _export_board(grid: Grid, root: Path) -> None:
     times = times_to_target(grid)
+    targets = {trial.workload: target_of(grid, trial) for trial in grid.trials()}
     for s, submission in enumerate(grid.submissions):
         if submission in grid.unranked:
             continue
         for w, workload in enumerate(times.structure.workloads):
             for k in range(grid.studies):
                 folder = root / submission / f"study_{k}" / f"{workload}_jax"
-                cell = (s, w, k)
-                _export_study(grid, workload, grid.cells.get(cell, ()), times.crossings.get(cell, ()), folder)
+                if (s, w, k) in grid.cells:
+                    _export_study(grid, workload, grid.cells[s, w, k], times.crossings[s, w, k], folder)
+                else:
+                    target = targets.get(workload, grid.ruleset.workloads[workload].target)
+                    metrics = [] if target is None else [f"valid/{target.metric}"]
+                    _write_trial(folder / "trial_1", metrics, np.full((1, 4 + len(metrics)), np.nan), {}, {})
 
 
 def _export_study(
     grid: Grid, workload: str, trials: Sequence[Trial], crossings: Sequence[Crossing], folder: Path
 ) -> None:
-    if not trials:
-        target = grid.ruleset.workloads[workload].target
-        metrics = [] if target is None else [f"valid/{target.metric}"]
-        _write_trial(folder / "trial_1", metrics, np.full((1, 4 + len(metrics)), np.nan), {}, {})
-        return
     kept = [_counted_evals(grid, trial, crossing) for trial, crossing in zip(trials, crossings, strict=True)]
     charges = [_charge(grid, trial)[evals] for trial, evals in zip(trials, kept, strict=True)]
     rows = np.unique(np.concatenate(charges))
     for number, (trial, evals, charge) in enumerate(zip(trials, kept, charges, strict=True), start=1):
         own = rows[rows <= charge.max(initial=0.0)]
-        newest = np.searchsorted(charge, own, side="right") - 1
+        newest = np.searchsorted(charge, own, side="right") - 1  # -1, before the first eval, takes the NaN at the end
         names = sorted(trial.metrics)
         columns = [trial.seconds, trial.steps, *(trial.metrics[name] for name in names)]
-        table = np.array([np.where(newest < 0, np.nan, np.append(c[evals], np.nan)[newest]) for c in columns])
+        table = np.array([np.append(c[evals], np.nan)[newest] for c in columns])
         numbers = np.column_stack([table[0], table[1], own, np.zeros(len(own)), *table[2:]])
         meta: dict[str, object] = {"hardware": trial.hardware}
         if trial.seed is not None:

@@ -38,7 +38,8 @@ def draw_profiles(board: Board, stem: Path) -> list[Path]:
         ylabel="share of workloads",
         title=f"Performance profiles: {board.grid.ruleset.name}, {board.grid.tuning} tuning",
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    if board.ranked:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
     paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
     for path in paths:
         figure.savefig(path, dpi=150)

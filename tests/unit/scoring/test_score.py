@@ -83,6 +83,13 @@ def test_going_on_long_after_the_budget_is_a_finding_with_its_line(log, board):
     assert (finding.file, finding.line) == (str(path), 3)
 
 
+def test_a_last_eval_more_than_an_interval_beyond_the_budget_is_a_finding(log, board, rules):
+    log("adam", "digits", [(50.0, 0.05), (111.0, 0.05)])
+    assert "over budget" not in kinds(board())
+    rules["workloads"]["digits"]["eval_every"] = 10.0
+    assert "over budget" in kinds(board())
+
+
 def test_self_tuning_submissions_have_a_board_and_a_budget_of_their_own(record, board):
     late = [(50.0, 0.5), (140.0, 0.05)]
     record("adam", "digits", late)
@@ -159,6 +166,12 @@ def test_the_same_measurements_twice_are_a_finding(log, board):
     for study in (0, 1):
         log("adam", "digits", digits(10.0), study=study)
     assert "duplicate" in kinds(board(studies=2))
+
+
+def test_two_trials_that_failed_at_once_are_no_duplicates(record, board):
+    for study in (0, 1):
+        record("adam", "digits", [(0.0, 0.9)], study=study, status="error")
+    assert "duplicate" not in kinds(board(studies=2))
 
 
 def test_mixed_hardware_is_a_finding_where_seconds_are_charged(log, board):
