@@ -8,6 +8,7 @@ one, is as large as a residual and shared by all submissions.
 """
 
 import argparse
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def simulate(setting: Setting, boards: int, seed: int) -> Iterator[tuple[Floats,
         yield times, np.full(WORKLOADS, setting.budget), score_from_medians(medians, STRUCTURE), stream
 
 
-def false_separation(setting: Setting, boards: int, seed: int = 0) -> float:
+def false_separation(setting: Setting, boards: int, seed: int) -> float:
     """The share of boards of identical submissions with one or more order claims."""
     wrong = 0
     for times, _, _, rng in simulate(setting, boards, seed):
@@ -59,7 +60,7 @@ def false_separation(setting: Setting, boards: int, seed: int = 0) -> float:
     return wrong / boards
 
 
-def power(setting: Setting, boards: int, seed: int = 0) -> float:
+def power(setting: Setting, boards: int, seed: int) -> float:
     """How often the first submission is rightly separated from the second."""
     claimed = 0
     for times, _, _, rng in simulate(setting, boards, seed):
@@ -68,7 +69,7 @@ def power(setting: Setting, boards: int, seed: int = 0) -> float:
     return claimed / boards
 
 
-def coverage(setting: Setting, boards: int, draws: int = 1000, seed: int = 0) -> tuple[float, float]:
+def coverage(setting: Setting, boards: int, *, seed: int, draws: int = 1000) -> tuple[float, float]:
     """The share of score intervals that hold the true score, and the mean width of an interval."""
     held: list[float] = []
     width: list[float] = []
@@ -124,6 +125,7 @@ def main() -> None:
     parser.add_argument("--only", choices=["claims", "coverage", "power"], help="print one table")
     args = parser.parse_args()
     boards: int = args.boards
+    seeds = itertools.count()
     start = time.monotonic()
 
     if args.only in (None, "claims"):
@@ -132,7 +134,7 @@ def main() -> None:
         for submissions in (5, 11):
             for budget in (NO_BUDGET, 1.1):
                 for setting in grid(f"{submissions} identical", identical(submissions), budget):
-                    rate = false_separation(setting, boards)
+                    rate = false_separation(setting, boards, next(seeds))
                     print(describe(setting), f"{rate:.3f} | {np.sqrt(0.05 * 0.95 / boards):.3f} |", flush=True)
 
     if args.only in (None, "coverage"):
@@ -151,7 +153,7 @@ def main() -> None:
             ("11, cells spread by 30 %", spread(11, 0.3), 1.25),
         ):
             for setting in grid(name, medians, budget):
-                held, width = coverage(setting, boards)
+                held, width = coverage(setting, boards, seed=next(seeds))
                 print(describe(setting), f"{held:.3f} | {width:.3f} |", flush=True)
 
     if args.only in (None, "power"):
@@ -167,6 +169,7 @@ def main() -> None:
                                 name="", studies=studies, log_medians=one_ahead(submissions, factor, heterogeneity)
                             ),
                             boards,
+                            next(seeds),
                         )
                         for factor in factors
                     )

@@ -20,7 +20,9 @@ MEAN_POINTS, VARIANCE_POINTS = 200, 16
 """Grid of the posterior of a cell in which not all trials finished."""
 CONTENDER = 0.02
 """A submission contends for a workload's best time where at least this share of the draws puts it before the leader."""
-GRACE = 1.0
+ITERATIONS = 12
+"""Of expectation and maximisation, where trials are censored."""
+GRACE = 0.75
 """By how many standard errors the ends of an interval read the budget shorter and longer."""
 MIN_PRIOR_DF, MAX_PRIOR_DF = 2.0, 200.0
 
@@ -34,7 +36,7 @@ class LogTimeModel:
     limit_wk: Floats
     """Log budgets less study effects."""
     variance_sw: Floats
-    """Residual variance of a cell: all finished, shrunk; otherwise the common variance."""
+    """Residual variance of a cell, shrunk to the common variance."""
     df_sw: Floats
     """Its degrees of freedom."""
     prior_variance: float
@@ -44,43 +46,52 @@ class LogTimeModel:
 
 
 def fit(times_swk: Floats, budgets_w: Floats) -> LogTimeModel | None:
-    """The fit to (S, W, K) times; None where nothing tells the residual variance: one study, no cell finished twice."""
+    """The fit to (S, W, K) times; None where nothing tells the residual variance: one study, no cell finished twice.
+
+    Expectation and maximisation: trials beyond the budget are given what the fit expects of them, in cells that
+    finished at least once.
+    """
+    from scipy.special import log_ndtr
+
     log_swk = np.log(times_swk)
     studies = log_swk.shape[-1]
     finished = np.isfinite(log_swk)
-    complete = np.asarray(finished.all(axis=-1))
+    live = np.asarray(finished.any(axis=-1))
     if studies < 2 or not (finished.sum(axis=-1) >= 2).any():
         return None
-    # Study effects come from the complete cells, where there are two or more to tell them from residuals.
-    cells_w = complete.sum(axis=0)
-    mean_sw = np.where(complete, np.where(finished, log_swk, 0.0).mean(axis=-1), 0.0)
-    deviation = np.where(complete[..., None], log_swk, 0.0) - mean_sw[..., None]
-    effect_wk = np.where(cells_w >= 2, deviation.sum(axis=0).T / np.maximum(cells_w, 1), 0.0).T
-    residual_swk = log_swk - effect_wk
-    # A cell's residuals lose a share of their freedom to the study effects.
-    kept_w = np.where(cells_w >= 2, 1 - 1 / np.maximum(cells_w, 2), 1.0)
-    sample_sw = np.where(complete, ((deviation - effect_wk) ** 2).sum(axis=-1) / (studies - 1) / kept_w, 0.0)
-    df_sw = np.where(complete, (studies - 1) * kept_w, 0.0)
-    if complete.any():
-        prior_variance, prior_df = pooled_variance(sample_sw[complete], df_sw[complete])
-    else:
-        prior_variance, prior_df = _variance_of_partial_cells(log_swk[(finished.sum(axis=-1) >= 2)]), MIN_PRIOR_DF
-    shared = cells_w >= 2
-    level = (effect_wk[shared] ** 2).sum(axis=-1) / (studies - 1) - prior_variance / cells_w[shared]
+    censored = live[..., None] & ~finished
+    limit_swk = np.broadcast_to(np.log(budgets_w)[:, None], log_swk.shape)
+    filled_swk = np.where(finished, log_swk, np.where(censored, limit_swk, 0.0))
+    spread_swk = np.zeros_like(log_swk)
+    cells_w = live.sum(axis=0)
+    # Study effects are told from residuals where two or more cells are live; their share of the freedom is lost.
+    shared_w = cells_w >= 2
+    kept_w = np.where(shared_w, 1 - 1 / np.maximum(cells_w, 2), 1.0)
+    df_sw = np.where(live, (studies - 1) * kept_w, 0.0)
+    for _ in range(ITERATIONS if censored.any() else 1):
+        mean_sw = filled_swk.mean(axis=-1)
+        deviation_swk = np.where(live[..., None], filled_swk - mean_sw[..., None], 0.0)
+        effect_wk = np.where(shared_w[:, None], deviation_swk.sum(axis=0) / np.maximum(cells_w, 1)[:, None], 0.0)
+        squares_sw = ((deviation_swk - effect_wk) ** 2 / kept_w[:, None] + spread_swk).sum(axis=-1)
+        sample_sw = np.where(live, squares_sw / (studies - 1), 0.0)
+        prior_variance, prior_df = pooled_variance(sample_sw[live], df_sw[live])
+        variance_sw = (prior_df * prior_variance + df_sw * sample_sw) / (prior_df + df_sw)
+        fitted_swk = mean_sw[..., None] + effect_wk
+        sd_swk = np.sqrt(np.maximum(variance_sw, 1e-12))[..., None]
+        edge_swk = np.clip((limit_swk - fitted_swk) / sd_swk, -30.0, 30.0)
+        hazard_swk = np.exp(-0.5 * edge_swk**2 - log_ndtr(-edge_swk)) / np.sqrt(2 * np.pi)
+        filled_swk = np.where(censored, fitted_swk + sd_swk * hazard_swk, filled_swk)
+        spread_swk = np.where(censored, sd_swk**2 * (1 + edge_swk * hazard_swk - hazard_swk**2), 0.0)
+    level = (effect_wk[shared_w] ** 2).sum(axis=-1) / (studies - 1) - prior_variance / cells_w[shared_w]
     return LogTimeModel(
-        residual_swk=residual_swk,
+        residual_swk=log_swk - effect_wk,
         limit_wk=np.log(budgets_w)[:, None] - effect_wk,
-        variance_sw=(prior_df * prior_variance + df_sw * sample_sw) / (prior_df + df_sw),
+        variance_sw=variance_sw,
         df_sw=prior_df + df_sw,
         prior_variance=prior_variance,
         prior_df=prior_df,
-        level_variance=max(0.0, float(level.mean())) / studies if shared.any() else 0.0,
+        level_variance=max(0.0, float(level.mean())) / studies if shared_w.any() else 0.0,
     )
-
-
-def _variance_of_partial_cells(log_ck: Floats) -> float:
-    spread = [np.var(cell[np.isfinite(cell)], ddof=1) for cell in log_ck]
-    return float(np.mean(spread))
 
 
 def pooled_variance(sample_c: Floats, df_c: Floats) -> tuple[float, float]:
@@ -213,8 +224,8 @@ def score_intervals(draws: MedianDraws, structure: Structure, coverage: float = 
     Draws about noisy estimates are noisy twice, which matters where the score has an edge, so edges are read twice. The
     fastest observed is partly the luckiest: the best time of a workload is that of the observed leader for the lower
     end, and for the upper end that of a leader with the luck that chance gives if all its contenders are equally fast.
-    A median near the budget may lie on either side: the budget is a standard error shorter for the lower end, and
-    longer for the upper. Draws before the best earn more than 1, so that means over workloads stay centred; the
+    A median near the budget may lie on either side: the budget is `GRACE` standard errors shorter for the lower end,
+    and longer for the upper. Draws before the best earn more than 1, so that means over workloads stay centred; the
     interval is then clipped to [0, 1].
     """
     tail = (1 - coverage) / 2
