@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from timetrial_scoring.grid import Grid, lay_out
 from timetrial_scoring.load import load
 from timetrial_scoring.profiles import Structure
 from timetrial_scoring.times import Mode, Times, times_to_target
+
+if TYPE_CHECKING:
+    from timetrial_scoring.uncertainty import Assessment
 
 Interval = tuple[float, float]
 
@@ -62,6 +66,8 @@ class Board:
     """Best first, the unranked last."""
     flips: tuple[robustness.Flip, ...]
     reference: str | None
+    assessment: "Assessment | None" = None
+    """What the board supports, of the ranked submissions; None where nobody asked (`claims.with_claims`)."""
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -45,14 +45,15 @@ def test_anchors_are_none_unless_every_base_workload_has_one(rules):
     assert anchors.tolist() == [5.0, 7.0]
 
 
-def test_a_speedup_is_the_geometric_mean_over_the_workloads_both_reached():
+def test_a_speedup_is_a_geometric_mean_in_which_no_workload_counts_for_more_than_four_times():
     times = np.array([[10.0, 40.0, INF], [20.0, 10.0, 5.0], [INF, INF, 1.0]])
     structure = Structure(("a", "b", "c"), (0, 1, 2))
     reference, other, disjoint = compare.speedups(times, structure, reference=0)
     assert (reference.factor, reference.workloads) == (1.0, 2)
-    assert other.factor == pytest.approx(math.sqrt(0.5 * 4.0))
+    assert other.factor == pytest.approx((0.5 * 4.0 * 4.0) ** (1 / 3))
     assert other[1:] == (2, 1, 0)
-    assert disjoint == compare.Speedup(None, 0, 1, 2)
+    assert disjoint.factor == pytest.approx((0.25 * 0.25 * 4.0) ** (1 / 3))
+    assert disjoint[1:] == (0, 1, 2)
 
 
 @pytest.fixture
