@@ -37,7 +37,7 @@ def trained_state():
 def padded(batch, rows, seed):
     """The batch with `rows` rows of garbage behind it, which weigh nothing."""
     garbage = WORKLOAD.random_batch(rows, seed)
-    weights = np.repeat(np.float32([1, 0]), [len(batch["label"]), rows])
+    weights = np.repeat(np.array([1, 0], np.float32), [len(batch["label"]), rows])
     return {name: np.concatenate([batch[name], garbage[name]]) for name in batch} | {"weights": weights}
 
 
@@ -137,7 +137,7 @@ def test_every_parameter_is_described_with_its_own_shape():
 def test_the_loss_is_the_cross_entropy_of_smoothed_labels(smoothing):
     rng = np.random.RandomState(0)
     logits, labels = 3 * rng.standard_normal((20, CLASSES)), rng.randint(0, CLASSES, 20)
-    losses, terms = WORKLOAD.loss(jnp.float32(logits), {"label": labels}, label_smoothing=smoothing)
+    losses, terms = WORKLOAD.loss(jnp.asarray(logits, jnp.float32), {"label": labels}, label_smoothing=smoothing)
     log_probabilities = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
     targets = (1 - smoothing) * np.eye(CLASSES)[labels] + smoothing / CLASSES
     np.testing.assert_allclose(losses, -(targets * log_probabilities).sum(axis=1), rtol=1e-5)
@@ -159,8 +159,9 @@ def test_metrics_agree_with_scikit_learn(trained_state):
 @pytest.mark.parametrize("batch_size", [1, 16])
 def test_metrics_do_not_depend_on_the_evaluation_batch(trained_state, batch_size):
     rows = WORKLOAD.random_batch(37, seed=3)
-    whole = split_metrics(*trained_state, rows, batch_size=37)
-    assert split_metrics(*trained_state, rows, batch_size=batch_size) == pytest.approx(whole, rel=1e-5)
+    params, state = trained_state
+    whole = split_metrics(params, state, rows, batch_size=37)
+    assert split_metrics(params, state, rows, batch_size=batch_size) == pytest.approx(whole, rel=1e-5)
 
 
 def test_padding_enters_neither_the_loss_nor_the_statistics_nor_the_gradient(trained_state):
@@ -194,8 +195,8 @@ def test_statistics_are_the_moving_averages_of_the_first_convolution(trained_sta
     patches = np.concatenate([pixels[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=-1)
     around = np.pad(patches, ((0, 0), (1, 1), (1, 1), (0, 0)))
     kernel = np.asarray(params["conv_0"]["kernel"], np.float64)
-    convolved = sum(around[:, i : i + 16, j : j + 16] @ kernel[i, j] for i in range(3) for j in range(3))
-    expected = 0.9 * state["norm_0"]["mean"] + 0.1 * convolved.mean(axis=(0, 1, 2))
+    shifted = [around[:, i : i + 16, j : j + 16] @ kernel[i, j] for i in range(3) for j in range(3)]
+    expected = 0.9 * state["norm_0"]["mean"] + 0.1 * np.sum(shifted, axis=0).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(new_state["norm_0"]["mean"], expected, rtol=1e-4, atol=1e-5)
 
 
