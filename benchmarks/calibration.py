@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from timetrial_scoring.intervals import draw_medians, fit, score_intervals
+from timetrial_scoring.intervals import score_intervals
+from timetrial_scoring.log_times import draw_medians, fit
 from timetrial_scoring.profiles import Structure, score_from_medians
 from timetrial_scoring.separation import separate
 

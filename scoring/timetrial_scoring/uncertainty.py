@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timetrial_scoring.bootstrap import MIN_STUDIES, study_bootstrap, workload_bootstrap
-from timetrial_scoring.intervals import draw_medians, drawn_scores, fit, geometric_speedups, score_intervals
+from timetrial_scoring.intervals import drawn_scores, geometric_speedups, score_intervals
+from timetrial_scoring.log_times import draw_medians, fit
 from timetrial_scoring.profiles import Structure, score_from_times, study_median
 from timetrial_scoring.separation import LEVEL, Separation, rank_intervals, separate, tied_groups
 

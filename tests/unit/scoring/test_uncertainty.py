@@ -17,7 +17,7 @@ BUDGETS = np.full(4, 100.0)
 def board(submissions=3, workloads=4, studies=3, seed=0, sd=0.08):
     rng = np.random.default_rng(seed)
     factors = 1.3 ** np.arange(submissions)[:, None, None]
-    return 10.0 * factors * np.exp(sd * rng.standard_normal((submissions, workloads, studies)))
+    return np.asarray(10.0 * factors * np.exp(sd * rng.standard_normal((submissions, workloads, studies))), np.float64)
 
 
 def arrays(value):
