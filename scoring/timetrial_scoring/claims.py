@@ -17,9 +17,7 @@ def with_claims(board: Board) -> Board:
         return board
     names = list(board.names)
     reference = names.index(board.reference) if board.reference in names else None
-    found = assess(
-        board.times_swk, board.times.budgets, board.structure, seed=SEED, draws=DRAWS, reference=reference
-    )
+    found = assess(board.times_swk, board.times.budgets, board.structure, seed=SEED, draws=DRAWS, reference=reference)
 
     def filled(line: Standing) -> Standing:
         if line.submission not in names:

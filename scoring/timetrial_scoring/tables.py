@@ -82,9 +82,7 @@ def _heading(board: Board) -> str:
 
 def _standing(line: Standing) -> list[str]:
     speedup = line.speedup
-    faster = (
-        "" if speedup is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
-    )
+    faster = "" if speedup is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
     if line.speedup_ci is not None:
         faster += f" [{line.speedup_ci[0]:.2f}, {line.speedup_ci[1]:.2f}]"
     return [
