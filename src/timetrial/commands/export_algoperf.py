@@ -12,8 +12,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from timetrial.ruleset import load_ruleset
     from timetrial_scoring.export import export_algoperf
+
+    from timetrial.ruleset import load_ruleset
 
     ruleset = None if args.ruleset is None else load_ruleset(args.ruleset)
     for finding in export_algoperf(args.runs, args.out, ruleset=ruleset):
