@@ -10,8 +10,6 @@ from timetrial_scoring.board import Finding, Floats, Trial
 from timetrial_scoring.grid import Grid
 from timetrial_scoring.times import NEVER, Crossing, Times, find_crossing, target_of
 
-_OVERSHOOT = 1e-9
-
 
 def audit(grid: Grid, times: Times) -> list[Finding]:
     """What is odd about the trials that count on this board."""
@@ -71,9 +69,10 @@ def _target(grid: Grid, trial: Trial, crossing: Crossing) -> Iterator[Finding]:
         if late.charge > budget and late != NEVER:
             message = f"{trial.name}: reached {target} at {late.charge:g} {clock}, beyond the budget of {budget:g}"
             yield Finding("over budget", f"{message}; counts as never reached", source, late.eval_index + 2)
-    # The last eval may lie beyond the budget: the budget runs out between two evals. The one before may not.
-    if charge.size > 1 and charge[-2] > budget * (1 + _OVERSHOOT):
-        at = int(np.argmax(charge > budget * (1 + _OVERSHOOT)))
+    # The last eval may lie beyond the budget, which runs out between two evals; not the one before, and not by far.
+    far = budget + (grid.ruleset.workloads[trial.workload].eval_every or np.inf)
+    if charge.size and (charge[-1] > far or (charge.size > 1 and charge[-2] > budget)):
+        at = int(np.argmax(charge > budget))
         message = f"{trial.name}: went on to {charge[-1]:g} {clock}, beyond the budget of {budget:g}"
         yield Finding("over budget", message, source, at + 2)
     if trial.recorded is not None and trial.status != "interrupted":
@@ -103,7 +102,7 @@ def _duplicates(trials: Iterable[Trial]) -> Iterator[Finding]:
     for trial in trials:
         who = (trial.submission, trial.workload)
         first = curves.setdefault((*who, trial.seconds.tobytes(), trial.steps.tobytes()), trial)
-        if first is not trial and trial.seconds.size:
+        if first is not trial and trial.seconds.size > 1:  # trials that fail at once have one eval, at zero, in common
             message = f"{trial.name} has the same measurements as study {first.study}, trial {first.trial}"
             yield Finding("duplicate", message, str(trial.source))
         if trial.seed is None or trial.hparams is None:

@@ -27,7 +27,8 @@ def study_bootstrap(
     submissions, workloads, studies = times_swk.shape
     if studies < MIN_STUDIES:
         return None
-    chosen_dwk = rng.integers(studies, size=(draws, workloads, studies))[:, np.asarray(structure.base_of)]
+    chosen_dbk = rng.integers(studies, size=(draws, len(structure.bases), studies))
+    chosen_dwk = chosen_dbk[:, np.searchsorted(structure.bases, structure.base_of)]
     resampled = times_swk.transpose(1, 2, 0)[np.arange(workloads)[:, None], chosen_dwk]
     scores = score_from_times(resampled.transpose(0, 3, 1, 2), structure)
     return _interval(scores, coverage).reshape(submissions, 2)

@@ -31,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="exact",
         help="exact: fastest trial, closed form (default); published: AlgoPerf's own procedure, and what differs",
     )
+    parser.add_argument(
+        "--no-intervals", action="store_true", help="point estimates only: quicker, and needs no scipy"
+    )
     parser.add_argument("--reference", metavar="S", help="submission to give speed-ups against")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="write scores.json, times.csv, profile.png, profile.svg here"
@@ -42,12 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """0 when all is well, 1 when --strict and there are findings. Raises UserError for a user's mistake."""
     import json
+    from dataclasses import replace
 
     from timetrial_scoring import render
+    from timetrial_scoring.claims import with_claims
     from timetrial_scoring.score import score_folder
     from timetrial_scoring.tables import to_json
 
     result = score_folder(args.folder, ruleset=args.ruleset, mode=args.mode, reference=args.reference)
+    if not args.no_intervals:
+        result = replace(result, boards=tuple(with_claims(board) for board in result.boards))
     if args.format == "json":
         sys.stdout.write(json.dumps(to_json(result), indent=1) + "\n")
     else:

@@ -9,8 +9,14 @@ import numpy as np
 
 from timetrial.ruleset import Ruleset
 from timetrial.target import Target
+<<<<<<< HEAD
 from timetrial_scoring.board import Floats, Trial
 from timetrial_scoring.grid import Cell, Grid
+=======
+from timetrial_scoring.board import Floats
+from timetrial_scoring.grid import Grid
+from timetrial_scoring.intervals import geometric_speedups
+>>>>>>> main
 from timetrial_scoring.profiles import Structure, study_median
 from timetrial_scoring.times import Times, find_crossing, target_curve, target_of
 
@@ -41,10 +47,10 @@ def anchored_scores(times_sw: Floats, structure: Structure, anchors_b: Floats) -
 
 
 class Speedup(NamedTuple):
-    """How many times faster than the reference, in the geometric mean over the workloads that both reached."""
+    """How many times faster than the reference, in the geometric mean over the base workloads."""
 
-    factor: float | None
-    """None where there is no such workload."""
+    factor: float
+    """No workload counts for more than 4 x either way, which it does where only one of the two reached it."""
     workloads: int
     """How many base workloads both reached."""
     only: int
@@ -54,16 +60,19 @@ class Speedup(NamedTuple):
 
 
 def speedups(times_sw: Floats, structure: Structure, reference: int) -> list[Speedup]:
-    """One for each submission. It is silent on workloads that one of the two missed; their counts stand beside it."""
-    times_sb = reached_times(times_sw, structure)
-    reached = np.isfinite(times_sb)
-    result: list[Speedup] = []
-    for s in range(len(times_sb)):
-        both = reached[s] & reached[reference] & (times_sb[s] > 0) & (times_sb[reference] > 0)
-        factor = float(np.exp(np.log(times_sb[reference, both] / times_sb[s, both]).mean())) if both.any() else None
-        only, missed = int((reached[s] & ~reached[reference]).sum()), int((reached[reference] & ~reached[s]).sum())
-        result.append(Speedup(factor, int(both.sum()), only, missed))
-    return result
+    """One for each submission; how many workloads either of the two missed stands beside it."""
+    reached = np.isfinite(reached_times(times_sw, structure))
+    with np.errstate(divide="ignore"):
+        factors = geometric_speedups(np.log(times_sw), reference, structure)
+    return [
+        Speedup(
+            factor=float(factors[s]),
+            workloads=int((reached[s] & reached[reference]).sum()),
+            only=int((reached[s] & ~reached[reference]).sum()),
+            only_reference=int((reached[reference] & ~reached[s]).sum()),
+        )
+        for s in range(len(times_sw))
+    ]
 
 
 class Spread(NamedTuple):

@@ -34,11 +34,12 @@ def draw_profiles(board: Board, stem: Path) -> list[Path]:
     axes.set(
         xlim=(1.0, TAU_MAX),
         ylim=(0.0, 1.03),
-        xlabel=f"ratio to the best {board.times.clock} to target",
+        xlabel=f"{board.times.clock} to target, over the best",
         ylabel="share of workloads",
         title=f"Performance profiles: {board.grid.ruleset.name}, {board.grid.tuning} tuning",
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
+    if board.ranked:
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")
     paths = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
     for path in paths:
         figure.savefig(path, dpi=150)

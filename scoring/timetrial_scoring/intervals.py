@@ -1,185 +1,19 @@
-"""A hierarchical model of log times, and the scores' intervals from it.
+"""Intervals of scores and speed-ups, from draws of the true median times.
 
-log t = mean of (submission, workload) + effect of (workload, study), common to all submissions + residual. Residual
-variances are shrunk to their common value (Smyth 2004); a trial that never finished is a residual beyond the budget
-(Tobin 1958). What an interval covers is the score of the true median times: the score that infinitely many studies
-would give. A workload's best time is the least of several noisy ones and so too good; `score_intervals` allows for it.
+What an interval covers is the score of the true medians: the score that infinitely many studies would give.
 """
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from timetrial_scoring.log_times import MedianDraws
 from timetrial_scoring.profiles import TAU_MAX, Structure, credits, performance_ratios, qualified_times
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
-MEAN_POINTS, VARIANCE_POINTS = 200, 16
-"""Grid of the posterior of a cell in which not all trials finished."""
 CONTENDER = 0.02
 """A submission contends for a workload's best time where at least this share of the draws puts it before the leader."""
-MIN_PRIOR_DF, MAX_PRIOR_DF = 2.0, 200.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class LogTimeModel:
-    """The fit to one board. Logarithms of times; a cell is a (submission, workload)."""
-
-    residual_swk: Floats
-    """Log times less study effects; inf where a trial never finished."""
-    limit_wk: Floats
-    """Log budgets less study effects."""
-    variance_sw: Floats
-    """Residual variance of a cell: all finished, shrunk; otherwise the common variance."""
-    df_sw: Floats
-    """Its degrees of freedom."""
-    prior_variance: float
-    prior_df: float
-    level_variance: float
-    """Variance of the mean of a workload's study effects: it moves all submissions against the budget alike."""
-
-
-def fit(times_swk: Floats, budgets_w: Floats) -> LogTimeModel | None:
-    """The fit of (S, W, K) times; None where nothing tells the residual variance: one study, or no cell finished twice."""
-    log_swk = np.log(times_swk)
-    studies = log_swk.shape[-1]
-    finished = np.isfinite(log_swk)
-    complete = finished.all(axis=-1)
-    if studies < 2 or not (finished.sum(axis=-1) >= 2).any():
-        return None
-    # Study effects come from the complete cells, where there are two or more to tell them from residuals.
-    cells_w = complete.sum(axis=0)
-    mean_sw = np.where(complete, np.where(finished, log_swk, 0.0).mean(axis=-1), 0.0)
-    deviation = np.where(complete[..., None], log_swk, 0.0) - mean_sw[..., None]
-    effect_wk = np.where(cells_w >= 2, deviation.sum(axis=0).T / np.maximum(cells_w, 1), 0.0).T
-    residual_swk = log_swk - effect_wk
-    # A cell's residuals lose a share of their freedom to the study effects.
-    kept_w = np.where(cells_w >= 2, 1 - 1 / np.maximum(cells_w, 2), 1.0)
-    sample_sw = np.where(complete, ((deviation - effect_wk) ** 2).sum(axis=-1) / (studies - 1) / kept_w, 0.0)
-    df_sw = np.where(complete, (studies - 1) * kept_w, 0.0)
-    if complete.any():
-        prior_variance, prior_df = pooled_variance(sample_sw[complete], df_sw[complete])
-    else:
-        prior_variance, prior_df = _variance_of_partial_cells(log_swk[(finished.sum(axis=-1) >= 2)]), MIN_PRIOR_DF
-    shared = cells_w >= 2
-    level = (effect_wk[shared] ** 2).sum(axis=-1) / (studies - 1) - prior_variance / cells_w[shared]
-    return LogTimeModel(
-        residual_swk=residual_swk,
-        limit_wk=np.log(budgets_w)[:, None] - effect_wk,
-        variance_sw=(prior_df * prior_variance + df_sw * sample_sw) / (prior_df + df_sw),
-        df_sw=prior_df + df_sw,
-        prior_variance=prior_variance,
-        prior_df=prior_df,
-        level_variance=max(0.0, float(level.mean())) / studies if shared.any() else 0.0,
-    )
-
-
-def _variance_of_partial_cells(log_ck: Floats) -> float:
-    spread = [np.var(cell[np.isfinite(cell)], ddof=1) for cell in log_ck]
-    return float(np.mean(spread))
-
-
-def pooled_variance(sample_c: Floats, df_c: Floats) -> tuple[float, float]:
-    """The scale and the degrees of freedom of the inverse chi-squared law that the cells' variances come from.
-
-    By the moments of their logarithms (Smyth 2004, section 6.2). Variances of 0, which a coarse eval grid makes, count
-    as a thousandth of the mean.
-    """
-    from scipy.special import digamma, polygamma
-
-    mean = float(np.average(sample_c, weights=df_c))
-    if mean == 0:
-        return 0.0, MAX_PRIOR_DF
-    shifted = np.log(np.maximum(sample_c, 1e-3 * mean)) - digamma(df_c / 2) + np.log(df_c / 2)
-    excess = float(shifted.var(ddof=1) - polygamma(1, df_c / 2).mean()) if len(shifted) > 1 else 0.0
-    candidates = np.geomspace(MIN_PRIOR_DF, MAX_PRIOR_DF, 200)
-    prior_df = float(candidates[np.argmin(np.abs(polygamma(1, candidates / 2) - excess))])
-    scale = float(np.exp(shifted.mean() + digamma(prior_df / 2) - np.log(prior_df / 2)))
-    return scale, prior_df
-
-
-def draw_log_medians(model: LogTimeModel, rng: np.random.Generator, draws: int) -> Floats:
-    """(D, S, W): draws of the logarithm of every cell's true median time; inf where that is beyond the budget.
-
-    A cell that no trial finished stays so in every draw, unless both its submission and its workload have complete
-    cells to tell how near it may have been.
-    """
-    finished = np.isfinite(model.residual_swk)
-    submissions, workloads, studies = finished.shape
-    complete = finished.all(axis=-1)
-    mean_sw = np.where(complete[..., None], model.residual_swk, 0.0).mean(axis=-1)
-    noise = rng.standard_t(np.broadcast_to(model.df_sw, (draws, submissions, workloads)))
-    log_dsw = np.where(complete, mean_sw + noise * np.sqrt(model.variance_sw / studies), np.inf)
-    expected_sw, spread_sw = _additive_prediction(mean_sw, complete)
-    incomplete = ~complete & (finished.any(axis=-1) | np.isfinite(spread_sw))
-    if incomplete.any():
-        limit_ck = np.broadcast_to(model.limit_wk, finished.shape)[incomplete]
-        log_dsw[:, incomplete] = _draw_censored(
-            model, model.residual_swk[incomplete], limit_ck, expected_sw[incomplete], spread_sw[incomplete], rng, draws
-        )
-    level = rng.standard_normal((draws, 1, workloads)) * np.sqrt(model.level_variance)
-    return np.where(log_dsw + level > model.limit_wk.mean(axis=-1), np.inf, log_dsw)
-
-
-def _additive_prediction(mean_sw: Floats, complete: Bools) -> tuple[Floats, Floats]:
-    """(S, W) each: what a cell's log time would be if submissions differed by factors, and the prediction's spread.
-
-    Least squares over the complete cells; the spread is inf where they do not determine the cell.
-    """
-    submission, workload = np.nonzero(complete)
-    in_row, in_column = complete.sum(axis=1), complete.sum(axis=0)
-    freedom = len(submission) - np.count_nonzero(in_row) - np.count_nonzero(in_column) + 1
-    if freedom < 1:
-        return np.zeros_like(mean_sw), np.full_like(mean_sw, np.inf)
-    rows, columns = np.eye(len(in_row)), np.eye(len(in_column))
-    design = np.hstack([rows[submission], columns[workload]])
-    effects = np.linalg.lstsq(design, mean_sw[complete], rcond=None)[0]
-    expected = effects[: len(in_row), None] + effects[len(in_row) :]
-    variance = ((mean_sw - expected)[complete] ** 2).sum() / freedom
-    determined = (in_row[:, None] > 0) & (in_column > 0)
-    terms = 1 + 1 / np.maximum(in_row, 1)[:, None] + 1 / np.maximum(in_column, 1)
-    return expected, np.where(determined, np.sqrt(variance * terms), np.inf)
-
-
-def _draw_censored(
-    model: LogTimeModel,
-    log_ck: Floats,
-    limit_ck: Floats,
-    expected_c: Floats,
-    spread_c: Floats,
-    rng: np.random.Generator,
-    draws: int,
-) -> Floats:
-    """(D, C): the means of cells that did not always finish, from their posterior on a grid of means and variances.
-
-    The mean's prior is normal about `expected_c`, or flat where `spread_c` is inf; the variance's is the common one.
-    """
-    from scipy.special import log_ndtr
-    from scipy.stats import chi2
-
-    censored = np.isinf(log_ck)
-    shares = (np.arange(VARIANCE_POINTS) + 0.5) / VARIANCE_POINTS
-    sd_g = np.sqrt(model.prior_df * model.prior_variance / chi2.ppf(shares, model.prior_df))
-    informed = np.isfinite(spread_c)
-    spread = np.where(informed, np.maximum(spread_c, 1e-9), 1.0)
-    lowest = np.where(censored, limit_ck, log_ck).min(axis=1) - 6 * np.sqrt(model.prior_variance)
-    highest = limit_ck.max(axis=1) + np.where(informed, 4 * spread, np.log(TAU_MAX))
-    highest = np.maximum(highest, np.where(informed, expected_c + 4 * spread, -np.inf))
-    step = (highest - lowest) / MEAN_POINTS
-    mean_cm = lowest[:, None] + step[:, None] * (np.arange(MEAN_POINTS) + 0.5)
-    log_prior = np.where(informed[:, None], -0.5 * ((mean_cm - expected_c[:, None]) / spread[:, None]) ** 2, 0.0)
-    log_posterior = np.repeat(log_prior[..., None], VARIANCE_POINTS, axis=2)
-    for log_c, limit_c, censored_c in zip(log_ck.T, limit_ck.T, censored.T, strict=True):
-        standard = (mean_cm - np.where(censored_c, limit_c, log_c)[:, None])[..., None] / sd_g
-        log_posterior[censored_c] += log_ndtr(standard[censored_c])
-        log_posterior[~censored_c] -= 0.5 * standard[~censored_c] ** 2 + np.log(sd_g)
-    weight_cm = np.exp(log_posterior - log_posterior.max(axis=(1, 2), keepdims=True)).sum(axis=2)
-    drawn = np.empty((draws, len(log_ck)))
-    for cell, weight_m in enumerate(weight_cm):
-        point = np.searchsorted(np.cumsum(weight_m), rng.uniform(0, weight_m.sum(), draws))
-        drawn[:, cell] = lowest[cell] + step[cell] * (np.minimum(point, MEAN_POINTS - 1) + rng.uniform(size=draws))
-    return drawn
+GRACE = 0.75
+"""By how many standard errors the ends of an interval read the budget shorter and longer."""
 
 
 def drawn_scores(log_dsw: Floats, structure: Structure) -> Floats:
@@ -187,33 +21,35 @@ def drawn_scores(log_dsw: Floats, structure: Structure) -> Floats:
     return credits(performance_ratios(qualified_times(np.exp(log_dsw), structure))).mean(axis=-1)
 
 
-def score_intervals(log_dsw: Floats, structure: Structure, coverage: float = 0.95) -> Floats:
-    """(S, 2): intervals of the benchmark score, from draws of the log medians.
+def score_intervals(draws: MedianDraws, structure: Structure, coverage: float = 0.95) -> Floats:
+    """(S, 2): intervals of the benchmark score.
 
-    The fastest observed is partly the luckiest. So the best time of a workload is read twice: as that of the observed
-    leader, which bounds the scores from below, and as that of a leader whose luck is what chance would give if all its
-    contenders were equally fast, which bounds them from above. Either way draws before the best earn more than 1, so
-    that their mean over workloads stays centred; the interval is then clipped to [0, 1].
+    Draws about noisy estimates are noisy twice, which matters where the score has an edge, so edges are read twice. The
+    fastest observed is partly the luckiest: the best time of a workload is that of the observed leader for the lower
+    end, and for the upper end that of a leader with the luck that chance gives if all its contenders are equally fast.
+    A median near the budget may lie on either side: the budget is `GRACE` standard errors shorter for the lower end,
+    and longer for the upper. Draws before the best earn more than 1, so that means over workloads stay centred; the
+    interval is then clipped to [0, 1].
     """
-    times_dsb = qualified_times(np.exp(log_dsw), structure)
-    log_dsb = log_dsw[..., structure.bases]
-    centre_sb = np.quantile(log_dsb, 0.5, axis=0, method="lower")
-    leader_b = np.quantile(times_dsb, 0.5, axis=0, method="lower").argmin(axis=0)
-    pick = leader_b[None, None, :]
-    leader_d1b = np.take_along_axis(times_dsb, pick, axis=1)
-    best = np.where(np.isinf(leader_d1b), times_dsb.min(axis=1, keepdims=True), leader_d1b)
-    contends_sb = ((times_dsb <= leader_d1b) & np.isfinite(times_dsb)).mean(axis=0) >= CONTENDER
-    with np.errstate(invalid="ignore"):
-        ahead = np.where(contends_sb & np.isfinite(log_dsb), centre_sb - log_dsb, -np.inf).max(axis=1)
-    luck_b = np.where(np.isfinite(ahead), ahead, 0.0).mean(axis=0)
     tail = (1 - coverage) / 2
-    low = np.quantile(_open_scores(times_dsb, best), tail, axis=0)
-    high = np.quantile(_open_scores(times_dsb, best * np.exp(luck_b)), 1 - tail, axis=0)
+    low = np.quantile(_open_scores(draws.log_dsw(-GRACE), structure, lucky=False), tail, axis=0)
+    high = np.quantile(_open_scores(draws.log_dsw(GRACE), structure, lucky=True), 1 - tail, axis=0)
     return np.clip(np.stack([low, high], axis=-1), 0.0, 1.0)
 
 
-def _open_scores(times_dsb: Floats, best_d1b: Floats) -> Floats:
-    """(D, S): scores against given best times, not limited to 1 before it."""
+def _open_scores(log_dsw: Floats, structure: Structure, *, lucky: bool) -> Floats:
+    """(D, S): scores against the best times of the observed leaders, less their luck; not limited to 1 before them."""
+    times_dsb = qualified_times(np.exp(log_dsw), structure)
+    leader_b = np.quantile(times_dsb, 0.5, axis=0, method="lower").argmin(axis=0)
+    leader_d1b = np.take_along_axis(times_dsb, leader_b[None, None, :], axis=1)
+    best_d1b = np.where(np.isinf(leader_d1b), times_dsb.min(axis=1, keepdims=True), leader_d1b)
+    if lucky:
+        log_dsb = log_dsw[..., structure.bases]
+        centre_sb = np.quantile(log_dsb, 0.5, axis=0, method="lower")
+        contends_sb = ((times_dsb <= leader_d1b) & np.isfinite(times_dsb)).mean(axis=0) >= CONTENDER
+        with np.errstate(invalid="ignore"):
+            ahead_db = np.where(contends_sb & np.isfinite(log_dsb), centre_sb - log_dsb, -np.inf).max(axis=1)
+        best_d1b = best_d1b * np.exp(np.where(np.isfinite(ahead_db), ahead_db, 0.0).mean(axis=0))
     with np.errstate(invalid="ignore"):
         ratio = np.where(np.isinf(times_dsb), np.inf, times_dsb / best_d1b)
     return np.maximum(0.0, (TAU_MAX - ratio) / (TAU_MAX - 1)).mean(axis=-1)
@@ -222,7 +58,7 @@ def _open_scores(times_dsb: Floats, best_d1b: Floats) -> Floats:
 def geometric_speedups(log_sw: Floats, reference: int, structure: Structure) -> Floats:
     """(…, S): by what factor each submission is faster than the reference, as geometric mean over the base workloads.
 
-    A factor is limited to `TAU_MAX` and its inverse, which it is where one of the two never finishes; 1 where neither does.
+    A factor is limited to `TAU_MAX` and its inverse, also where one of the two never finishes; 1 where neither does.
     """
     log_sb = log_sw[..., structure.bases]
     reference_sb = log_sb[..., reference, None, :]

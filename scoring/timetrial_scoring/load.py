@@ -14,6 +14,8 @@ from timetrial_scoring.board import Campaign, Finding, Runs, Trial
 from timetrial_scoring.records import read_run
 
 CAMPAIGN_NAME = "campaign.json"
+_KEPT = f"{Path(RECORD_NAME).stem}.interrupted"
+"""What the record of an interrupted trial is renamed to before the trial is run again."""
 _READERS = {RECORD_NAME: read_run, LOG_NAME: read_log}
 _PART_OF_A_RUN = re.compile(r"(study|trial)_\d+")
 
@@ -34,6 +36,10 @@ def load(folder: Path) -> Runs:
         for name in present:
             trial = _READERS[name](Path(where), findings)
             trials += [] if trial is None else [trial]
+        for name in files:
+            if name.startswith(_KEPT):
+                message = "an interrupted attempt at this trial, since run again; it does not count"
+                findings.append(Finding("rerun", message, str(Path(where, name))))
         if present:
             subfolders.clear()
         elif not subfolders and _PART_OF_A_RUN.search(os.path.relpath(where, folder)):

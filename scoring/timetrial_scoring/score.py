@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from timetrial_scoring.grid import Grid, lay_out
 from timetrial_scoring.load import load
 from timetrial_scoring.profiles import Structure
 from timetrial_scoring.times import Mode, Times, times_to_target
+
+if TYPE_CHECKING:
+    from timetrial_scoring.uncertainty import Assessment
 
 Interval = tuple[float, float]
 
@@ -62,6 +66,8 @@ class Board:
     """Best first, the unranked last."""
     flips: tuple[robustness.Flip, ...]
     reference: str | None
+    assessment: "Assessment | None" = None
+    """What the board supports, of the ranked submissions; None where nobody asked (`claims.with_claims`)."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -95,7 +101,7 @@ def score_folder(
 
 
 def score_runs(runs: Runs, *, ruleset: str | None = None, mode: Mode = "exact", reference: str | None = None) -> Result:
-    rules = _ruleset_of(runs) if ruleset is None else load_ruleset(ruleset)
+    rules = ruleset_of(runs) if ruleset is None else load_ruleset(ruleset)
     findings = list(runs.findings)
     grids = lay_out(runs, rules, findings, prescribed_only=mode == "exact")
     if not grids:
@@ -111,7 +117,7 @@ def score_runs(runs: Runs, *, ruleset: str | None = None, mode: Mode = "exact", 
     return Result(runs=runs, ruleset=rules, mode=mode, boards=tuple(boards), findings=tuple(findings))
 
 
-def _ruleset_of(runs: Runs) -> Ruleset:
+def ruleset_of(runs: Runs) -> Ruleset:
     """The one ruleset that the campaigns, or the records, name."""
     campaigns = {campaign.ruleset.sha256: campaign for campaign in runs.campaigns}
     recorded = {

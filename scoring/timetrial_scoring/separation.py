@@ -1,8 +1,8 @@
 """Which submission is faster than which: paired tests over independent blocks, corrected over all pairs.
 
-In a study of a workload all submissions meet the same seeds and the same kind of tuning points, so that is a block: what
-it shares cancels between two submissions. A workload and its held-out variants form one block, since imported logs
-share their tuning points. docs/statistics.md says what a claim claims, and how often it is wrong.
+A study of a workload is a block: all submissions meet the same seeds in it, and what they share cancels between two of
+them. A workload and its held-out variants form one block, since imported logs share their tuning points.
+docs/statistics.md says what a claim claims, and how often it is wrong.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ Bools = NDArray[np.bool_]
 LEVEL = 0.05
 """Chance of one or more false claims on a board."""
 FLIPS = 4999
-"""Random sign flips: the smallest p-value is 1 / (FLIPS + 1)."""
+"""Random sign flips, or more where there are many pairs, so that p-values as small as the correction asks exist."""
 
 
 class Separation(NamedTuple):
@@ -30,9 +30,11 @@ class Separation(NamedTuple):
 def separate(times_swk: Floats, structure: Structure, rng: np.random.Generator) -> Separation | None:
     """The order claims that (S, W, K) times support; None with one study, which never supports any.
 
-    Max-T over sign flips of whole blocks, common to all pairs, stepping down (Westfall and Young 1993, algorithm 2.8;
-    Romano and Wolf 2005). The statistic of a pair is the sum of its `block_differences` over their root sum of squares.
+    Each pair is tested by Wilcoxon's signed-rank test of its `block_differences`, its p-value taken from random sign
+    flips, so that ties do no harm; Holm's (1979) step-down correction holds however the pairs depend on one another.
     """
+    from scipy.stats import rankdata
+
     submissions, _, studies = times_swk.shape
     if studies < 2:
         return None
@@ -40,7 +42,9 @@ def separate(times_swk: Floats, structure: Structure, rng: np.random.Generator) 
     p_value, faster = np.ones((submissions, submissions)), np.zeros((submissions, submissions), np.bool_)
     if first.size:
         differences_pn = block_differences(times_swk[first], times_swk[second], structure)
-        statistic_p, p = max_t(differences_pn, rng)
+        ranks_pn = np.sign(differences_pn) * rankdata(np.abs(differences_pn), axis=1)
+        statistic_p = ranks_pn.sum(axis=1)
+        p = holm(sign_flip_p_values(ranks_pn, rng))
         p_value[first, second] = p_value[second, first] = p
         faster[first, second] = (p <= LEVEL) & (statistic_p > 0)
         faster[second, first] = (p <= LEVEL) & (statistic_p < 0)
@@ -60,26 +64,28 @@ def block_differences(one_pwk: Floats, other_pwk: Floats, structure: Structure) 
     return np.concatenate(blocks, axis=-1)
 
 
-def max_t(differences_pn: Floats, rng: np.random.Generator, flips: int = FLIPS) -> tuple[Floats, Floats]:
-    """The statistics (P,) of the differences (P, N) between P pairs in N blocks, and their corrected p-values (P,)."""
-    norm = np.sqrt((differences_pn**2).sum(axis=1, keepdims=True))
-    unit_pn = np.divide(differences_pn, norm, out=np.zeros_like(differences_pn), where=norm > 0)
-    statistic = unit_pn.sum(axis=1)
-    signs = rng.integers(0, 2, (flips, unit_pn.shape[1])) * 2.0 - 1.0
-    order = np.argsort(-np.abs(statistic), kind="stable")
-    flipped = np.abs(signs @ unit_pn[order].T)
-    largest_left = np.maximum.accumulate(flipped[:, ::-1], axis=1)[:, ::-1]
-    # Flips that give the statistic itself must count as ties, whatever the order of summation.
-    exceed = (largest_left >= np.abs(statistic[order]) * (1 - 1e-12)).sum(axis=0)
-    p_value = np.empty_like(statistic)
-    p_value[order] = np.maximum.accumulate((1 + exceed) / (1 + flips))
-    return statistic, p_value
+def sign_flip_p_values(signed_pn: Floats, rng: np.random.Generator) -> Floats:
+    """(P,): for each pair, how often random signs give a sum as far from 0 as that of its numbers (P, N)."""
+    pairs, blocks = signed_pn.shape
+    flips = max(FLIPS, 100 * pairs)
+    sums = np.abs(signed_pn.sum(axis=1))
+    flipped = np.abs((rng.integers(0, 2, (flips, blocks)) * 2.0 - 1.0) @ signed_pn.T)
+    # A flip that gives the same sum counts, whatever the order of summation.
+    return (1 + (flipped >= sums * (1 - 1e-12)).sum(axis=0)) / (1 + flips)
+
+
+def holm(p_value: Floats) -> Floats:
+    """(P,): p-values corrected so that the chance of one or more false claims is at most the level."""
+    order = np.argsort(p_value, kind="stable")
+    corrected = np.empty_like(p_value)
+    corrected[order] = np.maximum.accumulate(p_value[order] * np.arange(len(order), 0, -1))
+    return np.minimum(1.0, corrected)
 
 
 def rank_intervals(faster: Bools, scores: Floats) -> NDArray[np.intp]:
     """(S, 2): the best and the worst rank of each submission that the claims leave open, 1 being first.
 
-    A claim that contradicts the order of the scores (faster in the mean, behind by the score) bounds no rank.
+    A claim against the order of the scores (faster in most blocks, yet behind by the score) bounds no rank.
     """
     ahead = faster & (scores[:, None] > scores[None, :])
     return np.stack([1 + ahead.sum(axis=0), len(scores) - ahead.sum(axis=1)], axis=-1)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -39,9 +40,39 @@ def leaderboard(board: Board) -> Table:
     if any(row[6] for row in rows):
         notes.append("eval grid: how far the score can move, as a target is crossed somewhere between two evals")
     if any(row[8] for row in rows):
-        notes.append("speed-up: geometric mean over the base workloads that both reached; (n) is how many")
+        notes.append("speed-up: geometric mean over base workloads, each at most 4 x; (n) is how many both reached")
+    notes += _claims(board)
     title = f"Leaderboard: {_heading(board)}, {board.mode} mode"
     return Table(title, [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], notes)
+
+
+def _claims(board: Board) -> list[str]:
+    """What the data support beyond the order of the scores, in words."""
+    found = board.assessment
+    if found is None:
+        return []
+    notes: list[str] = []
+    if found.score_ci is not None:
+        given = ", given the tuning points" if any(t.recorded is None for t in board.grid.trials()) else ""
+        notes.append(f"95 % interval: of the score that infinitely many studies would give{given}; ranks: as claimed")
+    if found.separation is not None:
+        names = board.names
+        faster = [
+            f"{names[i]} over {', '.join(names[j] for j in np.flatnonzero(found.separation.faster[i]))}"
+            for i in found.order
+            if found.separation.faster[i].any()
+        ]
+        claimed = f"faster, at 5 % over all pairs: {'; '.join(faster)}" if faster else "no order is claimed: tied"
+        notes.append(claimed)
+    notes += [f"no {_REASONED[field]}: {reason}" for field, reason in found.reasons.items()]
+    return notes
+
+
+_REASONED = {
+    "separation": "order claims",
+    "score_ci": "intervals of the score",
+    "study_bootstrap_ci": "bootstrap over studies",
+}
 
 
 def _heading(board: Board) -> str:
@@ -52,7 +83,7 @@ def _heading(board: Board) -> str:
 def _standing(line: Standing) -> list[str]:
     speedup = line.speedup
     faster = (
-        "" if speedup is None else "-" if speedup.factor is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
+        "" if speedup is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
     )
     if line.speedup_ci is not None:
         faster += f" [{line.speedup_ci[0]:.2f}, {line.speedup_ci[1]:.2f}]"
@@ -157,6 +188,7 @@ def to_json(result: Result) -> dict[str, Any]:
         "mode": result.mode,
         "leaderboard": [standing_json(board, line) for board in result.boards for line in board.standings],
         "times": [row for board in result.boards for row in times_json(board)],
+        "claims": [_claims_json(board) for board in result.boards if board.assessment is not None],
         "flips": [{"tuning": b.grid.tuning, **flip._asdict()} for b in result.boards for flip in b.flips],
         "findings": [finding_json(finding) for finding in result.findings],
     }
@@ -179,7 +211,42 @@ def standing_json(board: Board, line: Standing) -> dict[str, Any]:
     }
 
 
+<<<<<<< HEAD
 def finding_json(finding: Finding) -> dict[str, Any]:
+=======
+def _claims_json(board: Board) -> dict[str, Any]:
+    found = board.assessment
+    assert found is not None
+    names = board.names
+
+    def by_name(values: Any) -> dict[str, Any] | None:
+        return None if values is None else dict(zip(names, values.tolist(), strict=True))
+
+    pairs = None
+    if found.separation is not None:
+        pairs = [
+            {"faster": names[i], "slower": names[j], "p_value": float(found.separation.p_value[i, j])}
+            for i, j in zip(*np.nonzero(found.separation.faster), strict=True)
+        ]
+    adjacent = None
+    if found.p_adjacent is not None:
+        adjacent = [
+            {"ahead": names[i], "behind": names[j], "probability": float(p)}
+            for (i, j), p in zip(pairwise(found.order.tolist()), found.p_adjacent, strict=True)
+        ]
+    return {
+        "tuning": board.grid.tuning,
+        "separated": pairs,
+        "tied": None if found.tied is None else [[names[s] for s in group] for group in found.tied],
+        "p_adjacent": adjacent,
+        "study_bootstrap_ci": by_name(found.study_bootstrap_ci),
+        "workload_bootstrap_ci": by_name(found.workload_bootstrap_ci),
+        "reasons": found.reasons,
+    }
+
+
+def _finding_json(finding: Finding) -> dict[str, Any]:
+>>>>>>> main
     return {"kind": finding.kind, "message": finding.message, "file": finding.file, "line": finding.line}
 
 

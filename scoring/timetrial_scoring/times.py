@@ -15,6 +15,8 @@ from timetrial_scoring.profiles import Structure
 Mode = Literal["exact", "published"]
 _INF = float("inf")
 _NAN = float("nan")
+_RAN_OUT = (None, "reached", "budget")
+"""How a trial may end for its crossing to count: a failed trial never reached. None: the source does not say."""
 
 
 class Crossing(NamedTuple):
@@ -150,6 +152,8 @@ def _crossing(grid: Grid, trial: Trial, mode: Mode) -> Crossing:
         return NEVER
     if mode == "published":
         return find_crossing(trial, target, grid.ruleset.clock)
+    if trial.status not in _RAN_OUT:
+        return NEVER
     budget = grid.budget(trial.workload)
     return find_crossing(trial, target, grid.ruleset.clock, budget=budget, confirmation=grid.ruleset.confirmation)
 

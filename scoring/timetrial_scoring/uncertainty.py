@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from timetrial_scoring.bootstrap import MIN_STUDIES, study_bootstrap, workload_bootstrap
-from timetrial_scoring.intervals import draw_log_medians, drawn_scores, fit, geometric_speedups, score_intervals
+from timetrial_scoring.intervals import drawn_scores, geometric_speedups, score_intervals
+from timetrial_scoring.log_times import draw_medians, fit
 from timetrial_scoring.profiles import Structure, score_from_times, study_median
 from timetrial_scoring.separation import LEVEL, Separation, rank_intervals, separate, tied_groups
 
@@ -82,8 +83,9 @@ def assess(
             else "no submission finished any workload in two studies, so the variation between studies is unknown"
         )
     else:
-        log_dsw = draw_log_medians(model, next(streams), draws)
-        interval = score_intervals(log_dsw, structure)
+        median_draws = draw_medians(model, next(streams), draws)
+        log_dsw = median_draws.log_dsw()
+        interval = score_intervals(median_draws, structure)
         score_ci = np.stack([np.minimum(interval[:, 0], scores), np.maximum(interval[:, 1], scores)], axis=-1)
         drawn = drawn_scores(log_dsw, structure)
         first = drawn == drawn.max(axis=1, keepdims=True)

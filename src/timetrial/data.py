@@ -5,10 +5,12 @@ tensorflow), reads it back, checks its hash and materialises it as `.npy` files;
 away, and nothing heavy is imported.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -124,7 +126,8 @@ def _load(folder: Path, split: str) -> dict[str, np.ndarray]:
 def _materialise(dataset: Dataset, tfds_folder: Path, arrays_folder: Path) -> None:
     """Writes the data set as array_record blocks with tensorflow-datasets, then as one `.npy` file a field."""
     builder = _builder(dataset, tfds_folder)
-    builder.download_and_prepare()
+    with contextlib.redirect_stdout(sys.stderr):  # it announces itself, and stdout belongs to the caller
+        builder.download_and_prepare()
     for split in SPLITS:
         blocks = builder.as_data_source(split=split)
         order = np.argsort([int(block["first_row"]) for block in blocks])
@@ -138,6 +141,7 @@ def _materialise(dataset: Dataset, tfds_folder: Path, arrays_folder: Path) -> No
 def _builder(dataset: Dataset, folder: Path) -> Any:
     import tensorflow_datasets as tfds
 
+    tfds.disable_progress_bar()
     splits = dataset.generate()
 
     class Builder(tfds.core.GeneratorBasedBuilder):
@@ -148,7 +152,8 @@ def _builder(dataset: Dataset, folder: Path) -> Any:
 
         def _info(self) -> Any:
             fields = {
-                key: tfds.features.Tensor(shape=(None, *array.shape[1:]), dtype=array.dtype.type)
+                # As bytes: without an encoding every number becomes a 64-bit integer of a list, ten times slower.
+                key: tfds.features.Tensor(shape=(None, *array.shape[1:]), dtype=array.dtype.type, encoding="bytes")
                 for key, array in splits["train"].items()
             }
             return tfds.core.DatasetInfo(

@@ -1,11 +1,12 @@
 """The trainer of pure submissions: it holds the submission, its state and the training data, and takes the steps.
 
-The loop dispatches a step as soon as the one before the last has finished, so that the device never waits for Python.
+The loop lets two steps be in flight, or as many short ones as fit in two milliseconds, so that the device never waits for
+Python and the clock is never far behind the device.
 Where the training data fit on the device, nothing is sent there from step to step: a step gathers its own batch and
 derives its own key.
 """
 
-from collections import deque
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,8 @@ from timetrial.workload import Array, PyTree, Workload
 
 Make = Callable[[Hparams, Task], Submission]
 
+_WAIT_SECONDS = 0.002
+"""How often, at most, the loop waits for the steps in flight: waking up after each short step would cost more than it."""
 _INDICES_AHEAD = 1 << 18
 """Row indices sent to the device at a time, at most."""
 
@@ -133,12 +136,16 @@ class PureTrainer:
             take = self._step_on_device
         else:
             take = self._step_from_host
+        in_flight = self._mesh.steps_in_flight
         with self._charged("step"):
-            losses: deque[Array] = deque()
+            losses: list[Array] = []
+            wait_at = 0.0
             while not stop(self._counts):
                 losses.append(take())
-                if len(losses) > self._mesh.steps_in_flight:
-                    losses.popleft().block_until_ready()
+                if len(losses) > in_flight and time.perf_counter() >= wait_at:
+                    losses[-1 - in_flight].block_until_ready()
+                    del losses[: len(losses) - in_flight]
+                    wait_at = time.perf_counter() + _WAIT_SECONDS
 
     def evaluated(self) -> tuple[PyTree, PyTree]:
         if self._submission.eval_params is None:

@@ -191,3 +191,14 @@ def row_weights(batch: Batch, rows: int) -> Array:
     """The batch's weights, float32 (rows,); ones where it has none."""
     weights = batch.get("weights")
     return jnp.ones((rows,), jnp.float32) if weights is None else weights
+
+
+def dropout(x: Array, rate: Any, key: Array) -> Array:
+    """Zeroes each feature with probability `rate` and scales the others, so that the expectation stays.
+
+    `rate` may be a traced number; where it is the number 0, no mask is computed.
+    """
+    if isinstance(rate, int | float) and rate == 0:
+        return x
+    keep = 1.0 - rate
+    return jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0.0)

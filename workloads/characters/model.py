@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from timetrial.workload import dropout
+
 LAYERS = 2
 WIDTH = 96
 HEADS = 4
@@ -63,11 +65,3 @@ class Attention(nn.Module):
 
 _residual_init = nn.initializers.normal(0.02 * (2 * LAYERS) ** -0.5)
 """Smaller where a layer adds to the residual stream, so that its variance does not grow with depth (GPT-2)."""
-
-
-def dropout(x: jax.Array, rate: Any, key: jax.Array) -> jax.Array:
-    """Zeroes each feature with probability `rate` and scales the others, so that the expectation stays."""
-    if isinstance(rate, int | float) and rate == 0:
-        return x
-    keep = 1.0 - rate
-    return jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0.0)

