@@ -31,9 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="exact",
         help="exact: fastest trial, closed form (default); published: AlgoPerf's own procedure, and what differs",
     )
-    parser.add_argument(
-        "--no-intervals", action="store_true", help="point estimates only: quicker, and needs no scipy"
-    )
+    parser.add_argument("--no-intervals", action="store_true", help="point estimates only: quicker, and needs no scipy")
     parser.add_argument("--reference", metavar="S", help="submission to give speed-ups against")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help="write scores.json, times.csv, profile.png, profile.svg here"

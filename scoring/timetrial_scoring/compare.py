@@ -9,14 +9,9 @@ import numpy as np
 
 from timetrial.ruleset import Ruleset
 from timetrial.target import Target
-<<<<<<< HEAD
 from timetrial_scoring.board import Floats, Trial
 from timetrial_scoring.grid import Cell, Grid
-=======
-from timetrial_scoring.board import Floats
-from timetrial_scoring.grid import Grid
 from timetrial_scoring.intervals import geometric_speedups
->>>>>>> main
 from timetrial_scoring.profiles import Structure, study_median
 from timetrial_scoring.times import Times, find_crossing, target_curve, target_of
 

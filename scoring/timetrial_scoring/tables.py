@@ -82,9 +82,7 @@ def _heading(board: Board) -> str:
 
 def _standing(line: Standing) -> list[str]:
     speedup = line.speedup
-    faster = (
-        "" if speedup is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
-    )
+    faster = "" if speedup is None else f"{speedup.factor:.2f} x ({speedup.workloads})"
     if line.speedup_ci is not None:
         faster += f" [{line.speedup_ci[0]:.2f}, {line.speedup_ci[1]:.2f}]"
     return [
@@ -211,9 +209,6 @@ def standing_json(board: Board, line: Standing) -> dict[str, Any]:
     }
 
 
-<<<<<<< HEAD
-def finding_json(finding: Finding) -> dict[str, Any]:
-=======
 def _claims_json(board: Board) -> dict[str, Any]:
     found = board.assessment
     assert found is not None
@@ -245,8 +240,7 @@ def _claims_json(board: Board) -> dict[str, Any]:
     }
 
 
-def _finding_json(finding: Finding) -> dict[str, Any]:
->>>>>>> main
+def finding_json(finding: Finding) -> dict[str, Any]:
     return {"kind": finding.kind, "message": finding.message, "file": finding.file, "line": finding.line}
 
 

@@ -106,7 +106,9 @@ class Page:
         self.js("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => setTimeout(done))))")
 
     def scroll_to(self, selector: str) -> None:
-        self.js(f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant', block: 'center'}})")
+        self.js(
+            f"document.querySelector({json.dumps(selector)}).scrollIntoView({{behavior: 'instant', block: 'center'}})"
+        )
         self.settle()
 
     def move(self, x: float, y: float) -> None:
@@ -116,7 +118,9 @@ class Page:
     def click(self, selector: str) -> None:
         """A real click in the middle of the element, scrolled into sight."""
         self.scroll_to(selector)
-        box = self.js(f"(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector({json.dumps(selector)}).getBoundingClientRect())")
+        box = self.js(
+            f"(r => [r.x + r.width / 2, r.y + r.height / 2])(document.querySelector({json.dumps(selector)}).getBoundingClientRect())"
+        )
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
         self.settle()

@@ -39,9 +39,8 @@ def run(args: argparse.Namespace) -> int:
     from timetrial_scoring.score import score_folder
 
     result = score_folder(args.folder, ruleset=args.ruleset, mode=args.mode, reference=args.reference)
-    boards, assessments = zip(*(with_claims(board) for board in result.boards), strict=True)
-    result = replace(result, boards=boards)
-    data = report_data(result, list(assessments))
+    result = replace(result, boards=tuple(with_claims(board) for board in result.boards))
+    data = report_data(result)
     out: Path = args.folder / "report" if args.out is None else args.out
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -57,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("timetrial_scoring.report", description="Writes a report of runs as one HTML file.")
+    parser = argparse.ArgumentParser(
+        "timetrial_scoring.report", description="Writes a report of runs as one HTML file."
+    )
     add_arguments(parser)
     try:
         return run(parser.parse_args(argv))

@@ -11,27 +11,27 @@ from timetrial_scoring.report.curves import curves, shorten
 from timetrial_scoring.report.environment import environment
 from timetrial_scoring.score import Board, Result
 from timetrial_scoring.times import target_of
-from timetrial_scoring.uncertainty import LEVEL, Assessment
+from timetrial_scoring.uncertainty import LEVEL
 
 WIDE = 10.0
 """A hyperparameter whose values, all positive, span this factor gets a logarithmic axis: records hold no search space."""
 
 
-def report_data(result: Result, assessments: list[Assessment | None]) -> dict[str, Any]:
-    """All that page and figures show; one assessment for each board. Null: never reached, not known, or no claim made."""
+def report_data(result: Result) -> dict[str, Any]:
+    """All that page and figures show. Null: never reached, not known, or no claim made."""
     scores = tables.to_json(result)
     return {
         **{key: scores[key] for key in ("ruleset", "clock", "mode")},
         "unit": tables.UNITS[result.ruleset.clock],
         "tau_max": profiles.TAU_MAX,
         "level": LEVEL,
-        "boards": [_board(result, *pair) for pair in zip(result.boards, assessments, strict=True)],
+        "boards": [_board(board) for board in result.boards],
         "findings": [tables.finding_json(render.relative(finding, result.runs.root)) for finding in result.findings],
         "environment": environment(result),
     }
 
 
-def _board(result: Result, board: Board, assessment: Assessment | None) -> dict[str, Any]:
+def _board(board: Board) -> dict[str, Any]:
     order = [line.submission for line in board.standings]
     times = [{key: value for key, value in row.items() if key != "studies"} for row in tables.times_json(board)]
     times.sort(key=lambda row: order.index(row["submission"]))
@@ -46,33 +46,15 @@ def _board(result: Result, board: Board, assessment: Assessment | None) -> dict[
         "submissions": order,
         "workloads": [{"name": name, "base": names[board.structure.base_of[w]]} for w, name in enumerate(names)],
         "leaderboard": [tables.standing_json(board, line) for line in board.standings],
-        "notes": _notes(board, assessment),
-        "reasons": _reasons(board, assessment),
+        "notes": tables.leaderboard(board).notes,
+        "reasons": {} if board.assessment is None else board.assessment.reasons,
         "profiles": _profiles(board),
         "times": times,
         "curves": curves(board, order),
         "tuning_points": _tuning_points(board, order),
-        "separation": _separation(board, assessment, order),
+        "separation": _separation(board, order),
         "flips": [str(flip) for flip in board.flips],
     }
-
-
-def _reasons(board: Board, assessment: Assessment | None) -> dict[str, str]:
-    """Why no claim is made, by the field that lacks it."""
-    if assessment is not None:
-        return assessment.reasons
-    why = "the published procedure has no uncertainty" if board.ranked else "no submission is ranked"
-    return dict.fromkeys(("score_ci", "separation"), why)
-
-
-def _notes(board: Board, assessment: Assessment | None) -> list[str]:
-    notes = list(tables.leaderboard(board).notes)
-    if assessment is not None and assessment.score_ci is not None:
-        notes.append("95 % interval: of the score that infinitely many studies would give")
-        if any(trial.recorded is None for trial in board.grid.trials()):
-            notes[-1] += ", given the tuning points"
-        notes.append("ranks: those that the order claims leave open")
-    return notes
 
 
 def _profiles(board: Board) -> list[dict[str, Any]]:
@@ -88,16 +70,17 @@ def _profiles(board: Board) -> list[dict[str, Any]]:
     return lines
 
 
-def _separation(board: Board, assessment: Assessment | None, order: list[str]) -> dict[str, Any] | None:
+def _separation(board: Board, order: list[str]) -> dict[str, Any] | None:
     """Which row is faster than which column, and the p-values; the ranked submissions in the order of the board."""
-    if assessment is None or assessment.separation is None:
+    separation = None if board.assessment is None else board.assessment.separation
+    if separation is None:
         return None
     ranked = [name for name in order if name in board.names]
     index = np.ix_(*[[board.names.index(name) for name in ranked]] * 2)
     return {
         "submissions": ranked,
-        "faster": assessment.separation.faster[index].tolist(),
-        "p_value": assessment.separation.p_value[index].tolist(),
+        "faster": separation.faster[index].tolist(),
+        "p_value": separation.p_value[index].tolist(),
     }
 
 
@@ -198,4 +181,3 @@ def flat_rows(board: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             if one != other
         ],
     }
-

@@ -22,7 +22,10 @@ def environment(result: Result) -> dict[str, Any]:
         *([["changed from its file", "; ".join(rules.modified)]] if rules.modified else []),
         ["charged clock", rules.clock],
         *(
-            [f"{board.grid.tuning} tuning", f"{board.grid.studies} studies of {_trials(board.grid.ruleset, board)} trials"]
+            [
+                f"{board.grid.tuning} tuning",
+                f"{board.grid.studies} studies of {_trials(board.grid.ruleset, board)} trials",
+            ]
             for board in result.boards
         ),
         ["mode", result.mode],
@@ -57,7 +60,9 @@ def _workloads(result: Result, trials: Iterable[Trial]) -> list[list[str]]:
         budgets = " / ".join(f"{board.grid.budget(name):,.6g} {unit}" for board in result.boards)
         known = sorted(targets[name]) or ([] if rules.target is None else [str(rules.target)])
         parts = [*known, f"budget {budgets}", *sorted(versions[name])]
-        rows.append([name, "; ".join(parts if rules.variant_of is None else [f"variant of {rules.variant_of}", *parts])])
+        rows.append(
+            [name, "; ".join(parts if rules.variant_of is None else [f"variant of {rules.variant_of}", *parts])]
+        )
     return rows
 
 

@@ -66,18 +66,16 @@ def _leaderboard(data: Data, board: Data) -> Any:
     lines = [line for line in board["leaderboard"] if line["score"] is not None]
     figure = _figure(8.0, 1.2 + 0.32 * len(lines))
     axes = figure.add_subplot()
+    claimed = any(line["score_ci"] is not None for line in lines)
+    xlabel = "score, 95 % interval" if claimed else "score (no interval is claimed)"
     for height, line in enumerate(lines):
         if line["score_ci"] is not None:
             axes.plot(line["score_ci"], [height, height], color="#0072b2", alpha=0.4, linewidth=5)
         axes.plot(line["score"], height, "o", color="#0072b2")
-    axes.set(xlim=(-0.02, 1.02), ylim=(len(lines) - 0.4, -0.6), xlabel="score" + _claim(board, ", 95 % interval"))
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(lines) - 0.4, -0.6), xlabel=xlabel)
     axes.set_yticks(range(len(lines)), [_plain(line["submission"]) for line in lines])
     axes.grid(axis="x", alpha=0.3)
     return figure
-
-
-def _claim(board: Data, claim: str) -> str:
-    return claim if "score_ci" not in board["reasons"] else " (no interval is claimed)"
 
 
 def _times(data: Data, board: Data) -> Any:
@@ -185,7 +183,9 @@ def _tuning(data: Data, board: Data) -> Any:
                 if point["s"] == s and point["charge"] is not None and (value := point["values"][h]) is not None
             ]
             if shown:
-                axes.scatter(*zip(*shown, strict=True), s=10, marker=MARKERS[s % len(MARKERS)], color=_colour(s), alpha=0.6)
+                axes.scatter(
+                    *zip(*shown, strict=True), s=10, marker=MARKERS[s % len(MARKERS)], color=_colour(s), alpha=0.6
+                )
         if tuning["log"][h]:
             axes.set_xscale("log")
         axes.set_ylabel(f"{data['clock']} to target / budget", fontsize=8)

@@ -64,10 +64,14 @@ def _header(data: Mapping[str, Any]) -> Html:
         "header",
         tag("p", "timetrial report", class_="brand"),
         tag("h1", breakable(rules["name"])),
-        tag("p", f"Version {rules['version']}{changed} · charged in {data['clock']} · {data['mode']} mode", class_="sub"),
+        tag(
+            "p", f"Version {rules['version']}{changed} · charged in {data['clock']} · {data['mode']} mode", class_="sub"
+        ),
         tag("nav", *links, aria_label="Sections"),
         tag("button", "◐ Light or dark", type="button", id="theme", class_="quiet"),
-        tag("noscript", tag("p", "The charts need JavaScript; the tables, and the CSV files beside this page, do not.")),
+        tag(
+            "noscript", tag("p", "The charts need JavaScript; the tables, and the CSV files beside this page, do not.")
+        ),
     )
 
 
@@ -79,7 +83,7 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
     counts = f"{len(board['submissions'])} submissions, {len(board['workloads'])} workloads, {studies}"
     efficiency = "" if clock == "seconds" else " This is data efficiency, not time." if clock == "examples" else ""
     sections = [
-        _figure("Leaderboard", "", _leaderboard(board), board["notes"] + _reasons(board, "score_ci")),
+        _figure("Leaderboard", "", _leaderboard(board), board["notes"]),
         _figure(
             "Performance profiles",
             f"The share of base workloads on which a submission needs at most τ times the {clock} of the best. "
@@ -104,7 +108,11 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
             "stands on the board, or the one that came nearest; the marker is where it crossed the dashed target.",
             _curves(board, b, clock),
         ),
-        _figure("Tuning", "One point a trial, for each hyperparameter that varied. Log axes where values span a factor of ten.", _tuning(board, b, clock))
+        _figure(
+            "Tuning",
+            "One point a trial, for each hyperparameter that varied. Log axes where values span a factor of ten.",
+            _tuning(board, b, clock),
+        )
         if tuning["names"]
         else _figure("Tuning", "", tag("p", "No submission varied a hyperparameter.", class_="note")),
     ]
@@ -139,7 +147,15 @@ def _chart(kind: str, b: int, label: str, **attributes: str | int) -> Html:
 
 def _legend(board: Board) -> Html:
     keys = [
-        tag("button", tag("svg", class_="swatch", data_s=s), name, type="button", class_="key", aria_pressed="true", data_s=s)
+        tag(
+            "button",
+            tag("svg", class_="swatch", data_s=s),
+            name,
+            type="button",
+            class_="key",
+            aria_pressed="true",
+            data_s=s,
+        )
         for s, name in enumerate(board["submissions"])
     ]
     every = tag("button", "All", type="button", class_="quiet every", aria_label="Show all submissions, or none")
@@ -148,11 +164,6 @@ def _legend(board: Board) -> Html:
 
 def _scroll(table: Html, label: str) -> Html:
     return tag("div", table, class_="scroll", tabindex="0", role="region", aria_label=label)
-
-
-def _reasons(board: Board, field: str) -> list[str]:
-    reason = board["reasons"].get(field)
-    return [] if reason is None else [f"no claim: {reason}"]
 
 
 def _leaderboard(board: Board) -> Html:
@@ -173,9 +184,7 @@ def _leaderboard(board: Board) -> Html:
         columns[f"speed-up on {board['reference']}"] = [_speedup(line) for line in lines]
         columns["95 % interval of it"] = [_interval(line["speedup_ci"], 2) for line in lines]
     head = tag("tr", *(tag("th", name, scope="col", class_=_class(name)) for name in columns))
-    rows = [
-        tag("tr", *(_cell(name, cells[i]) for name, cells in columns.items()), data_s=i) for i in range(len(lines))
-    ]
+    rows = [tag("tr", *(_cell(name, cells[i]) for name, cells in columns.items()), data_s=i) for i in range(len(lines))]
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="leaderboard")
     return _scroll(table, "Leaderboard")
 
@@ -203,7 +212,7 @@ def _interval(interval: Sequence[float] | None, digits: int) -> str:
 
 def _speedup(line: Mapping[str, Any]) -> str:
     speedup = line["speedup"]
-    if speedup is None or speedup["factor"] is None:
+    if speedup is None:
         return "–"
     return f"{speedup['factor']:.2f} × ({speedup['workloads']})"
 
@@ -242,7 +251,9 @@ def _times(data: Mapping[str, Any], board: Board) -> Html:
         kinds = [
             tag("th", "base", scope="col", class_="base")
             if name == base
-            else tag("th", "held out", tag("br"), tag("b", breakable(_short(name, base))), scope="col", class_="variant")
+            else tag(
+                "th", "held out", tag("br"), tag("b", breakable(_short(name, base))), scope="col", class_="variant"
+            )
             for base, names in families
             for name in names
         ]
@@ -287,7 +298,7 @@ def _time(row: Mapping[str, Any], clock: str, tau_max: float, kind: str) -> Html
 def _separation(data: Mapping[str, Any], board: Board) -> Html:
     separation = board["separation"]
     if separation is None:
-        return tag("p", *_reasons(board, "separation"), class_="note")
+        return tag("p", f"No claim: {board['reasons'].get('separation', 'no submission is ranked')}.", class_="note")
     names: Sequence[str] = separation["submissions"]
     numbers = [tag("th", str(i + 1), tag("span", f" {name}", class_="sr"), scope="col") for i, name in enumerate(names)]
     rows = [
@@ -387,7 +398,9 @@ def _environment(data: Mapping[str, Any]) -> Html:
         tag(
             "div",
             tag("h3", title),
-            tag("table", *(tag("tr", tag("th", row[0], scope="row"), tag("td", row[1])) for row in rows), class_="facts"),
+            tag(
+                "table", *(tag("tr", tag("th", row[0], scope="row"), tag("td", row[1])) for row in rows), class_="facts"
+            ),
         )
         for title, rows in data["environment"].items()
     ]
