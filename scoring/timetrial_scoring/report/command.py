@@ -1,4 +1,4 @@
-"""`timetrial report`, and `python -m timetrial_scoring.report`: parses, calls, writes. Imports what it needs when it runs."""
+"""`timetrial report`, and `python -m timetrial_scoring.report`: parses, calls, writes."""
 
 import argparse
 import sys

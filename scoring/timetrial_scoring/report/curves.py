@@ -1,11 +1,13 @@
 """Training curves of a board, thinned to what a screen can show."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from timetrial.target import Target
 from timetrial_scoring.board import Floats
 from timetrial_scoring.compare import median_study, representative
 from timetrial_scoring.score import Board
@@ -15,6 +17,8 @@ POINTS = 200
 """Most points of the curve that stands for a submission."""
 THIN_POINTS = 48
 """Most points of any other."""
+_SHOWN = 0.85
+"""The share of the best curves' points that the heights of a chart take in; the others are how training began."""
 
 
 def curves(board: Board, order: list[str]) -> list[dict[str, Any]]:
@@ -62,10 +66,24 @@ def curves(board: Board, order: list[str]) -> list[dict[str, Any]]:
                 "better": None if target is None else target.better,
                 "target": None if target is None else target.value,
                 "budget": grid.budget(workload),
+                "range": None if target is None else shortened(heights(lines, target)),
                 "trials": lines,
             }
         )
     return found
+
+
+def heights(lines: Sequence[Mapping[str, Any]], target: Target) -> tuple[float, float]:
+    """What is worth showing of the metric: from the best value to one that the best curves rarely exceed."""
+    sign = 1.0 if target.better == "lower" else -1.0
+    values = sorted(sign * y for line in lines if line["best"] for y in line["y"] if y is not None)
+    goal = sign * target.value
+    best = min([*values[:1], goal])
+    usual = values[int(_SHOWN * len(values))] if values else goal
+    worst = max(usual, goal + (goal - best) / 2)
+    pad = (worst - best) / 25 or abs(goal) / 25 or 1.0
+    low, high = sorted((sign * (best - pad), sign * (worst + pad)))
+    return low, high
 
 
 def decimate(values: Floats, limit: int, keep: Iterable[int] = ()) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:
@@ -77,7 +95,7 @@ def decimate(values: Floats, limit: int, keep: Iterable[int] = ()) -> np.ndarray
         return np.arange(values.size)
     kept = {0, values.size - 1, *keep}
     edges = np.linspace(0, values.size, (limit - len(kept)) // 2 + 1).astype(np.intp)
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         stretch = values[start:stop]
         if np.isnan(stretch).all():
             kept.add(int(start))

@@ -14,7 +14,7 @@ from timetrial_scoring.times import target_of
 from timetrial_scoring.uncertainty import LEVEL
 
 WIDE = 10.0
-"""A hyperparameter whose values, all positive, span this factor gets a logarithmic axis: records hold no search space."""
+"""A hyperparameter whose positive values span this factor gets a logarithmic axis: records hold no search space."""
 
 
 def report_data(result: Result) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def _separation(board: Board, order: list[str]) -> dict[str, Any] | None:
 
 
 def _tuning_points(board: Board, order: list[str]) -> dict[str, Any]:
-    """Each trial's values of the hyperparameters that some submission varied, its charge at the target, its best value."""
+    """Each trial's charge at the target, best value, and values of the hyperparameters that some submission varied."""
     times = board.times
     trials = [
         (trial, crossing)

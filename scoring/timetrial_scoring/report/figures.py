@@ -62,7 +62,7 @@ def _colour(s: int) -> str:
     return COLOURS[s % len(COLOURS)]
 
 
-def _leaderboard(data: Data, board: Data) -> Any:
+def _leaderboard(_: Data, board: Data) -> Any:
     lines = [line for line in board["leaderboard"] if line["score"] is not None]
     figure = _figure(8.0, 1.2 + 0.32 * len(lines))
     axes = figure.add_subplot()
@@ -136,37 +136,26 @@ def _panels(titles: Sequence[str], board: Data) -> tuple[Any, list[Any]]:
 def _curves(data: Data, board: Data) -> Any:
     figure, panels = _panels([chart["workload"] for chart in board["curves"]], board)
     for chart, axes in zip(board["curves"], panels, strict=True):
-        for trial in sorted(chart["trials"], key=lambda trial: trial["best"]):
-            s, best = trial["s"], trial["best"]
-            x, y = (_numbers(trial[key]) for key in ("x", "y"))
-            look = {"linewidth": 1.8, "zorder": 3} if best else {"linewidth": 0.5, "alpha": 0.25}
-            axes.plot(x, y, STYLES[s % len(STYLES)] if best else "-", color=_colour(s), **look)
-            if best and trial["crossing"] is not None:
-                axes.plot(*trial["crossing"], MARKERS[s % len(MARKERS)], color=_colour(s), zorder=4)
+        for s in range(len(board["submissions"])):
+            mine = [trial for trial in chart["trials"] if trial["s"] == s]
+            best = [trial for trial in mine if trial["best"]]
+            thin = [trial for trial in mine if not trial["best"]]
+            axes.plot(*_line(thin), color=_colour(s), linewidth=0.5, alpha=0.25)
+            axes.plot(*_line(best), STYLES[s % len(STYLES)], color=_colour(s), linewidth=1.8, zorder=3)
+            for trial in best:
+                if trial["crossing"] is not None:
+                    axes.plot(*trial["crossing"], MARKERS[s % len(MARKERS)], color=_colour(s), zorder=4)
         if chart["target"] is not None:
             axes.axhline(chart["target"], color="#000000", linestyle="--", linewidth=1.0)
-            axes.set_ylim(_focus(chart))
+            axes.set_ylim(chart["range"])
         axes.set_xlabel(f"charged {data['clock']}", fontsize=8)
         axes.set_ylabel(_plain(chart["metric"] or ""), fontsize=8)
     return figure
 
 
-def _numbers(values: Sequence[float | None]) -> list[float]:
-    return [math.nan if value is None else value for value in values]
-
-
-def _focus(chart: Data) -> tuple[float, float] | None:
-    """The heights worth showing: the best value to what 85 % of the bold curves' points do not exceed; as report.js."""
-    sign = -1.0 if chart["better"] == "higher" else 1.0
-    values = sorted(sign * y for trial in chart["trials"] if trial["best"] for y in trial["y"] if y is not None)
-    if not values:
-        return None
-    target = sign * chart["target"]
-    best = min(values[0], target)
-    worst = max(values[int(0.85 * len(values))], target + 0.5 * (target - best))
-    pad = 0.04 * (worst - best) or 1.0
-    low, high = sorted((sign * (best - pad), sign * (worst + pad)))
-    return low, high
+def _line(trials: Sequence[Data]) -> list[list[float]]:
+    """Charges and values of several curves, as one with gaps."""
+    return [[math.nan if x is None else x for trial in trials for x in (*trial[axis], None)] for axis in "xy"]
 
 
 def _tuning(data: Data, board: Data) -> Any:
@@ -192,7 +181,7 @@ def _tuning(data: Data, board: Data) -> Any:
     return figure
 
 
-def _separation(data: Data, board: Data) -> Any:
+def _separation(_: Data, board: Data) -> Any:
     separation = board["separation"]
     names = separation["submissions"]
     figure = _figure(3.0 + 0.6 * len(names), 1.5 + 0.4 * len(names))

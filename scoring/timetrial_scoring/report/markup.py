@@ -2,6 +2,8 @@
 
 from html import escape
 
+TIMES, DASH = "\u00d7", "\u2013"
+"""The signs that look like x and -."""
 VOID = {"meta", "link", "wbr", "br"}
 
 

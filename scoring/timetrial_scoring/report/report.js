@@ -220,23 +220,6 @@
     });
   }
 
-  function quantile(sorted, q) {
-    return sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
-  }
-
-  // The heights worth showing: from the best value to what the representative curves rarely exceed.
-  function valueRange(data) {
-    const sign = data.better === "higher" ? -1 : 1;
-    const chosen = data.trials.filter((trial) => trial.best);
-    const values = (chosen.length ? chosen : data.trials).flatMap((trial) => trial.y).filter((v) => v !== null).map((v) => v * sign);
-    values.sort((a, b) => a - b);
-    if (data.target !== null) values.push(data.target * sign);
-    const best = Math.min(values[0] ?? 0, values.at(-1) ?? 1);
-    const worst = Math.max(quantile(values, 0.85) ?? 1, data.target === null ? best : data.target * sign + (data.target * sign - best) * 0.5);
-    const pad = (worst - best) * 0.04;
-    return [sign * (best - pad), sign * (worst + pad)].sort((a, b) => a - b);
-  }
-
   function drawCurves(host) {
     const board = DATA.boards[host.dataset.board];
     const data = board.curves[host.dataset.w];
@@ -246,7 +229,7 @@
     const chart = frame(host, {
       height: Math.min(320, Math.max(240, host.clientWidth * 0.55)),
       x: (range) => (log ? logarithmic([earliest, furthest], range, 52) : linear([0, furthest || data.budget], range, 64)),
-      y: (range) => linear(valueRange(data), range, 40),
+      y: (range) => linear(data.range ?? [0, 1], range, 40),
       xLabel: `charged ${DATA.clock}${log ? ", log scale" : ""}`,
       yLabel: data.metric ?? "",
     });
