@@ -34,11 +34,8 @@ def rules(studies: int, trials: int, clock: str = "seconds") -> dict[str, Any]:
 
 
 def _workload(metric: str, value: float, better: str, budget: float) -> dict[str, Any]:
-    return {
-        "budget": budget,
-        "eval_every": budget / EVALS,
-        "target": {"metric": metric, "value": value, "better": better},
-    }
+    target = {"metric": metric, "value": value, "better": better}
+    return {"budget": budget, "eval_every": budget / EVALS, "target": target}
 
 
 def write_campaign(

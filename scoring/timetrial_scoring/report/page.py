@@ -90,8 +90,8 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
         _figure(
             f"{_CLOCK[clock].capitalize()} to target",
             f"In {unit}, median over studies. Shaded by the ratio to the best of the workload, ★. "
-            f"In parentheses: reached, but earns nothing (over {data['tau_max']:g} {TIMES} the best, or base or held-out "
-            "variant not reached).",
+            f"In parentheses: reached, but earns nothing (over {data['tau_max']:g} {TIMES} the best, or base or "
+            "held-out variant not reached).",
             times(data, board),
         ),
         _figure(

@@ -184,6 +184,7 @@
     const chart = frame(host, {
       height: Math.max(Math.min(460, Math.max(280, host.clientWidth * 0.45)), labelled ? 16 * lines.length + 64 : 0),
       right: labelled ? Math.min(260, 30 + 7.4 * longest) : 14,
+      top: 44,
       x: (range) => linear([1, DATA.tau_max], range, 70),
       y: (range) => linear([0, 1], range, 45),
       xLabel: `τ: ${DATA.clock} to target, over the best`,
