@@ -2,7 +2,7 @@
 
     python benchmarks/calibration.py --boards 1000
 
-prints the tables of docs/statistics.md (half an hour on one core). Residuals have the spread of AlgoPerf's, where the
+prints the tables of docs/statistics.md (20 minutes on one core). Residuals have the spread of AlgoPerf's, where the
 best-of-5 times of 5 studies range over a median factor of 1.20. A board has 8 workloads; a study effect, where there is
 one, is as large as a residual and shared by all submissions.
 """

@@ -1,7 +1,7 @@
 """From the start of a process to the end of its first training step: the harness against bare jax.
 
-Bare jax imports jax, flax and optax, reads the same arrays, and compiles init and step of the same model. The harness also
-evaluates the untrained model, whose program comes from the cache; both compile the step anew. They take turns.
+Bare jax imports jax, flax and optax, reads the same arrays, and compiles init and step of the same model. The harness
+also evaluates the untrained model, whose program comes from the cache; both compile the step anew. They take turns.
 
     python benchmarks/startup.py [WORKLOAD …]
 """

@@ -52,6 +52,11 @@ VERBS = {
         "timetrial_scoring.report.command",
         "timetrial report runs/demo",
     ),
+    "export-algoperf": Verb(
+        "write runs as logs that MLCommons AlgoPerf's own scorer reads",
+        "timetrial.commands.export_algoperf",
+        "timetrial export-algoperf runs/first logs",
+    ),
     "freeze": Verb(
         "lock workloads, or check their locks",
         "timetrial.commands.freeze",

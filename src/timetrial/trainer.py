@@ -1,9 +1,8 @@
 """The trainer of pure submissions: it holds the submission, its state and the training data, and takes the steps.
 
-The loop lets two steps be in flight, or as many short ones as fit in two milliseconds, so that the device never waits for
-Python and the clock is never far behind the device.
-Where the training data fit on the device, nothing is sent there from step to step: a step gathers its own batch and
-derives its own key.
+The loop lets two steps be in flight, or as many short ones as fit in two milliseconds, so that the device never waits
+for Python and the clock is never far behind the device. Where the training data fit on the device, nothing is sent to it
+from step to step: a step gathers its own batch and derives its own key.
 """
 
 import time
@@ -31,7 +30,7 @@ from timetrial.workload import Array, PyTree, Workload
 Make = Callable[[Hparams, Task], Submission]
 
 _WAIT_SECONDS = 0.002
-"""How often, at most, the loop waits for the steps in flight: waking up after each short step would cost more than it."""
+"""How often, at most, the loop waits for the steps in flight: to wake up after each short step would cost too much."""
 _INDICES_AHEAD = 1 << 18
 """Row indices sent to the device at a time, at most."""
 

@@ -88,9 +88,7 @@ def test_every_chart_is_drawn_within_its_frame_and_its_labels_keep_apart(page: P
         }, chart["name"]
         for series in chart["series"]:
             assert series["shapes"], chart["name"]
-            assert all(
-                shape["right"] - shape["left"] + shape["bottom"] - shape["top"] > 2 for shape in series["shapes"]
-            )
+            assert all(box["right"] - box["left"] + box["bottom"] - box["top"] > 2 for box in series["shapes"])
             assert series["clipped"] or all(inside(shape, chart["svg"], 1) for shape in series["shapes"]), chart["name"]
         for i, text in enumerate(chart["texts"]):
             assert inside(text, chart["svg"], 3), (chart["name"], text)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import timetrial_scoring
 
 import timetrial
-import timetrial_scoring
 
 HEAVY = ("jax", "scipy", "matplotlib", "tensorflow_datasets", "grain", "orbax", "flax", "optax")
 PACKAGE, SCORING = Path(timetrial.__file__).parent, Path(timetrial_scoring.__file__).parent

@@ -7,10 +7,10 @@ import jax
 import numpy as np
 import pytest
 from scipy.special import log_softmax, softmax
-
-from timetrial.errors import UserError
 from timetrial.workloads.characters import WORKLOAD
 from timetrial.workloads.characters.data import ALPHABET, chapters, generate, split_of
+
+from timetrial.errors import UserError
 
 D, HEADS, LAYERS, T, V = 96, 4, 2, 64, 68
 

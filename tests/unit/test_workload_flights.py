@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
-
-from timetrial.errors import UserError
 from timetrial.workloads.flights import VOCABULARY_SIZES, WORKLOAD
 from timetrial.workloads.flights.data import CATEGORICAL, NUMERIC, generate, split_of
+
+from timetrial.errors import UserError
 
 STARTS = np.cumsum([0, *VOCABULARY_SIZES])
 

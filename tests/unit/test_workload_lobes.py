@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import log_loss, zero_one_loss
-
 from timetrial.workloads.lobes import FIELDS, WORKLOAD
 from timetrial.workloads.lobes.data import CLASSES, SEEDS, make_rows
 

@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from timetrial.workloads.characters.data import ALPHABET, CONTEXT, DATASET
+from timetrial.workloads.characters.model import LAYERS, Transformer
 
 from timetrial.target import Target
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
-from timetrial.workloads.characters.data import ALPHABET, CONTEXT, DATASET
-from timetrial.workloads.characters.model import LAYERS, Transformer
 
 FIELDS = {"text": Field((CONTEXT + 1,), np.uint8, below=len(ALPHABET))}
 DROPOUT_RATE = 0.0

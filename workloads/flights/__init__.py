@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timetrial.workloads.flights.data import CATEGORICAL, DATASET, NUMERIC, VOCABULARY_SIZES
+from timetrial.workloads.flights.model import BOTTOM_WIDTHS, DLRM, TOP_WIDTHS
 
 from timetrial.target import Target
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
-from timetrial.workloads.flights.data import CATEGORICAL, DATASET, NUMERIC, VOCABULARY_SIZES
-from timetrial.workloads.flights.model import BOTTOM_WIDTHS, DLRM, TOP_WIDTHS
 
 EMBEDDING_ROWS = sum(VOCABULARY_SIZES)
 FIELDS = {

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from timetrial.workloads.lobes.data import DATASET, SIDE
+from timetrial.workloads.lobes.model import CLASSES, LAYERS, LobesNet
 
 from timetrial.target import Target
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
-from timetrial.workloads.lobes.data import DATASET, SIDE
-from timetrial.workloads.lobes.model import CLASSES, LAYERS, LobesNet
 
 FIELDS = {"image": Field((SIDE, SIDE, 3), np.uint8, below=256), "label": Field((), np.int32, below=CLASSES)}
 _MODEL = LobesNet()
@@ -83,7 +83,7 @@ WORKLOAD = Workload(
     evaluate=evaluate,
     finalize=finalize,
     data=DATASET,
-    train_eval_rows=4096,
+    train_eval_rows=1024,
     fields=FIELDS,
     loss_type="softmax_cross_entropy",
     target=Target("error_rate", 0.25, "lower"),

@@ -37,11 +37,12 @@
     return Number(value.toPrecision(digits)).toLocaleString("en-US", { maximumFractionDigits: 8 });
   }
 
-  function tickText(value) {
+  function tickText(exact) {
+    const value = Number(exact.toPrecision(6));
     const size = Math.abs(value);
     if (size >= 1e6) return `${Number((value / 1e6).toPrecision(4))}M`;
     if (size >= 1e4) return `${Number((value / 1e3).toPrecision(4))}k`;
-    return size !== 0 && size < 1e-3 ? value.toExponential().replace("e+", "e") : `${Number(value.toPrecision(6))}`;
+    return size !== 0 && size < 1e-3 ? value.toExponential().replace("e+", "e") : `${value}`;
   }
 
   // Scales: functions from a value to pixels, with the ticks that fit.
@@ -81,14 +82,14 @@
   }
 
   // An empty chart: axes, rules, labels. `x` and `y` make a scale when told their range in pixels.
-  function frame(host, { height, x, y, xLabel, yLabel, right = 14, top = 26, label = host.dataset.label }) {
+  function frame(host, { height, x, y, xLabel, yLabel, right = 14, top = 26, widest = "" }) {
     const width = host.clientWidth;
     host.replaceChildren();
-    const svg = add(host, "svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label });
+    const svg = add(host, "svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": host.dataset.label });
     const bottom = height - 38;
     const py = y([bottom, top]);
     const texts = py.ticks.map((tick) => (typeof tick === "number" ? tickText(tick) : String(tick)));
-    const left = 12 + 6.8 * Math.max(2, ...texts.map((text) => text.length));
+    const left = 12 + 6.8 * Math.max(2, widest.length, ...texts.map((text) => text.length));
     const px = x([left, width - right]);
     py.ticks.forEach((tick, i) => {
       add(svg, "line", { class: "rule", x1: left, x2: width - right, y1: py(tick), y2: py(tick) });
@@ -305,6 +306,7 @@
     const chart = frame(host, {
       height: 220,
       top: 26 + band,
+      widest: band ? "never" : "",
       x: (range) => {
         const inner = [range[0] + 8, range[1] - 4];
         if (!values.length) return linear([0, 1], inner, 60);

@@ -48,8 +48,12 @@ def run(args: argparse.Namespace) -> int:
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
     console = Console(stderr=args.format == "json")
-    with Display(ruleset, console) as display:
-        ended = run_campaign(campaign, display)
+    try:
+        with Display(ruleset, console) as display:
+            ended = run_campaign(campaign, display)
+    except KeyboardInterrupt:
+        console.print(f"Stopped; what ran is in {args.out}. The same command with --resume goes on.", soft_wrap=True)
+        raise
     counts = Counter(end.status for _, end in ended)
     if args.format == "json":
         print_json({"out": str(args.out), "trials": len(jobs), "ran": len(ended), "statuses": dict(counts)})

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-RULES = {
+RULES: dict[str, Any] = {
     "name": "small",
     "version": 1,
     "description": "Two workloads, one held-out variant.",

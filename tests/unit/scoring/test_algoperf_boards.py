@@ -1,9 +1,9 @@
 """The published AlgoPerf v0.5 leaderboard, from its logs, and the rulesets that describe the four boards."""
 
 import pytest
+from timetrial_scoring.score import score_folder
 
 from timetrial.ruleset import load_ruleset
-from timetrial_scoring.score import score_folder
 
 PUBLISHED = {
     "shampoo_submission": "0.7784", "schedule_free_adamw": "0.7077", "generalized_adam": "0.6383",

@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
+from timetrial_scoring.load import load
 
 from timetrial.errors import UserError
-from timetrial_scoring.load import load
 
 CURVE = [(10.0, 0.5), (20.0, 0.09)]
 

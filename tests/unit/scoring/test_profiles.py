@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from timetrial_scoring import profiles
 from timetrial_scoring.profiles import Structure, score_from_times
 

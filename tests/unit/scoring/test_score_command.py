@@ -7,7 +7,6 @@ import subprocess
 import sys
 
 import pytest
-
 from timetrial_scoring.cli import main
 
 
@@ -122,14 +121,16 @@ def test_a_users_mistake_is_one_line_and_exit_2(small, capsys, arguments, messag
     assert error.count("\n") == 1
 
 
-def test_scoring_leaves_jax_and_scipy_out(small):
+@pytest.mark.parametrize("options", [[], ["--no-intervals"]])
+def test_scoring_leaves_jax_out_and_without_intervals_scipy_too(small, options):
+    unwanted = {"jax", "flax", "matplotlib", "rich"} | ({"scipy"} if options else set())
     code = (
         "import sys, timetrial_scoring.cli\n"
         "assert 'numpy' not in sys.modules, 'the parser needs no numpy'\n"
         "timetrial_scoring.cli.main(sys.argv[1:])\n"
-        "assert not {'jax', 'flax', 'scipy', 'matplotlib', 'rich'} & set(sys.modules)\n"
+        f"assert not {unwanted} & set(sys.modules)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code, *small], capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code, *small, *options], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
