@@ -287,7 +287,8 @@ Command = Callable[..., tuple[int, str, str]]
 def report(capsys: pytest.CaptureFixture[str]) -> Command:
     def run(*arguments: str) -> tuple[int, str, str]:
         code = command.main(list(arguments))
-        return code, *capsys.readouterr()
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
 
     return run
 
