@@ -74,7 +74,7 @@ def _header(data: Mapping[str, Any]) -> Html:
 
 def _board(data: Mapping[str, Any], b: int) -> Html:
     board: Board = data["boards"][b]
-    clock, unit = data["clock"], data["unit"]
+    clock = data["clock"]
     tuning = board["tuning_points"]
     studies = "one study" if board["studies"] == 1 else f"{board['studies']} studies"
     counts = f"{len(board['submissions'])} submissions, {len(board['workloads'])} workloads, {studies}"
@@ -89,7 +89,7 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
         ),
         _figure(
             f"{_CLOCK[clock].capitalize()} to target",
-            f"In {unit}, median over studies. Shaded by the ratio to the best of the workload, ★. "
+            f"{clock.capitalize()}, median over studies. Shaded by the ratio to the best of the workload, ★. "
             f"In parentheses: reached, but earns nothing (over {data['tau_max']:g} {TIMES} the best, or base or "
             "held-out variant not reached).",
             times(data, board),

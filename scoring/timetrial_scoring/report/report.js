@@ -52,7 +52,7 @@
     const wanted = Math.max(2, Math.abs(to - from) / room);
     const raw = (high - low) / wanted;
     const power = 10 ** Math.floor(Math.log10(raw));
-    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= raw * 0.999);
+    const step = power * [1, 2, 2.5, 5, 10].find((factor) => factor * power >= raw * 0.999);
     scale.ticks = [];
     for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) scale.ticks.push(i * step);
     return scale;
@@ -183,7 +183,7 @@
     const labelled = host.clientWidth >= 640;
     const longest = Math.max(...lines.map((line) => line.submission.length));
     const chart = frame(host, {
-      height: Math.max(Math.min(460, Math.max(280, host.clientWidth * 0.45)), labelled ? 16 * lines.length + 64 : 0),
+      height: Math.max(Math.min(560, Math.max(280, host.clientWidth * 0.45)), labelled ? 16 * lines.length + 64 : 0),
       right: labelled ? Math.min(260, 30 + 7.4 * longest) : 14,
       top: 44,
       x: (range) => linear([1, DATA.tau_max], range, 70),
