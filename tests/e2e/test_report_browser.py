@@ -213,6 +213,20 @@ def test_tuning_shows_the_workload_and_height_that_are_chosen(page: Page):
     assert "best bleu" in labels(page, "#external .tuning")
 
 
+def test_a_board_on_which_nothing_is_ranked_is_drawn_without_complaint(page: Page, tmp_path: Path):
+    runs = write_campaign(tmp_path, {"muon": 0.3}, studies=2, trials=1)
+    for record in runs.rglob("record.jsonl"):
+        lines = record.read_text().splitlines(keepends=True)
+        record.write_text("".join(lines[: 1 if record.parts[-4] == "graphs" else -1]))  # interrupted
+    assert command.main([str(runs)]) == 0
+    page.open(runs / "report" / command.PAGE)
+    page.js(DRAWN)
+    page.settle()
+    assert page.js("document.querySelectorAll('.plot svg').length") == 1 + 5 + 1
+    assert page.js("document.querySelector('.leaderboard tbody').innerText").count("no claim") == 3
+    assert "is not ranked" in page.js("document.querySelector('.notes').textContent")
+
+
 def background(page: Page) -> str:
     return page.js("getComputedStyle(document.body).backgroundColor")
 

@@ -88,19 +88,19 @@ def _tuning_points(board: Board, order: list[str]) -> dict[str, Any]:
     """Each trial's charge at the target, best value, and values of the hyperparameters that some submission varied."""
     times = board.times
     trials = [
-        (trial, crossing)
+        (trial, crossing, {name: _scalar(value) for name, value in trial.hparams.items()})
         for cell, found in board.grid.cells.items()
         for trial, crossing in zip(found, times.crossings[cell], strict=True)
         if trial.hparams is not None
     ]
     values: dict[str, dict[str, set[Any]]] = {}
-    for trial, _ in trials:
-        for name, value in (trial.hparams or {}).items():
-            values.setdefault(name, {}).setdefault(trial.submission, set()).add(_scalar(value))
+    for trial, _, hparams in trials:
+        for name, value in hparams.items():
+            values.setdefault(name, {}).setdefault(trial.submission, set()).add(value)
     varied = {name: by for name, by in values.items() if any(len(seen) > 1 for seen in by.values())}
     names = sorted(varied, key=lambda name: (-len(varied[name]), name))
     points: list[dict[str, Any]] = []
-    for trial, crossing in trials:
+    for trial, crossing, hparams in trials:
         target = target_of(board.grid, trial)
         points.append(
             {
@@ -110,7 +110,7 @@ def _tuning_points(board: Board, order: list[str]) -> dict[str, Any]:
                 "trial": trial.trial,
                 "charge": shorten(crossing.charge),
                 "metric": None if target is None else shorten(compare.best_value(trial, target)),
-                "values": [_scalar((trial.hparams or {}).get(name)) for name in names],
+                "values": [hparams.get(name) for name in names],
             }
         )
     points.sort(key=lambda point: (point["s"], point["w"], point["study"], point["trial"]))
@@ -122,9 +122,9 @@ def _tuning_points(board: Board, order: list[str]) -> dict[str, Any]:
 
 
 def _scalar(value: Any) -> str | bool | float | None:
-    if value is None or isinstance(value, bool | str):
+    if value is None or isinstance(value, bool | int | str):
         return value
-    if isinstance(value, int | float):
+    if isinstance(value, float):
         return shorten(value)
     return json.dumps(value, sort_keys=True)
 

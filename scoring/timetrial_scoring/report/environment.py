@@ -16,18 +16,14 @@ def environment(result: Result) -> dict[str, Any]:
     """Tables of text by title: each a list of rows whose first cell names the row."""
     rules = result.ruleset
     trials = [trial for board in result.boards for trial in board.grid.trials()]
+    tunings = [board.grid.tuning for board in result.boards]
+    kinds = [(tuning, rules.tuning(self_tuning=tuning == "self")) for tuning in tunings]
     facts = [
         ["ruleset", f"{rules.name}, version {rules.version}, sha256 {rules.sha256[:12]}"],
         ["description", rules.description],
         *([["changed from its file", "; ".join(rules.modified)]] if rules.modified else []),
         ["charged clock", rules.clock],
-        *(
-            [
-                f"{board.grid.tuning} tuning",
-                f"{board.grid.studies} studies of {_trials(board.grid.ruleset, board)} trials",
-            ]
-            for board in result.boards
-        ),
+        *([f"{tuning} tuning", f"{kind.studies} studies of {kind.trials} trials"] for tuning, kind in kinds),
         ["mode", result.mode],
         ["trials read", f"{len(result.runs.trials):,}, of which {len(trials):,} count"],
         ["scored by", f"timetrial {timetrial.__version__}"],
@@ -39,10 +35,6 @@ def environment(result: Result) -> dict[str, Any]:
         "Packages": _packages(trials),
         "Seeds": _seeds(trials),
     }
-
-
-def _trials(rules: Any, board: Any) -> int:
-    return rules.tuning(self_tuning=board.grid.tuning == "self").trials
 
 
 def _workloads(result: Result, trials: Iterable[Trial]) -> list[list[str]]:

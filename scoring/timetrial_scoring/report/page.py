@@ -78,7 +78,8 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
     tuning = board["tuning_points"]
     studies = "one study" if board["studies"] == 1 else f"{board['studies']} studies"
     counts = f"{len(board['submissions'])} submissions, {len(board['workloads'])} workloads, {studies}"
-    efficiency = "" if clock == "seconds" else " This is data efficiency, not time." if clock == "examples" else ""
+    efficiency = " This is data efficiency, not time." if clock == "examples" else ""
+    beside = "" if clock == "seconds" else ", and below the seconds, which do not rank"
     sections = [
         _figure("Leaderboard", "", leaderboard(board), board["notes"]),
         _figure(
@@ -89,7 +90,7 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
         ),
         _figure(
             f"{_CLOCK[clock].capitalize()} to target",
-            f"{clock.capitalize()}, median over studies. Shaded by the ratio to the best of the workload, ★. "
+            f"{clock.capitalize()}, median over studies{beside}. Shaded by the ratio to the best of the workload, ★. "
             f"In parentheses: reached, but earns nothing (over {data['tau_max']:g} {TIMES} the best, or base or "
             "held-out variant not reached).",
             times(data, board),

@@ -25,13 +25,13 @@ def leaderboard(board: Board) -> Html:
         "95 % interval": [_interval(line["score_ci"], 3) for line in lines],
         "ranks": [_interval(line["rank_ci"], 0) for line in lines],
         "P(first)": [_NO_CLAIM if line["p_first"] is None else f"{line['p_first']:.2f}" for line in lines],
-        "eval grid": [_interval(line["eval_grid"], 3) for line in lines],
+        "eval grid": [_interval(line["eval_grid"], 3, DASH) for line in lines],
     }
     if any(line["anchored"] is not None for line in lines):
         columns["anchored score"] = [DASH if line["anchored"] is None else f"{line['anchored']:.4f}" for line in lines]
     if board["reference"] is not None:
         columns[f"speed-up on {board['reference']}"] = [_speedup(line) for line in lines]
-        columns["95 % interval of it"] = [_interval(line["speedup_ci"], 2) for line in lines]
+        columns["its 95 % interval"] = [_interval(line["speedup_ci"], 2) for line in lines]
     head = tag("tr", *(tag("th", name, scope="col", class_=_class(name)) for name in columns))
     rows = [tag("tr", *(_cell(name, cells[i]) for name, cells in columns.items()), data_s=i) for i in range(len(lines))]
     table = tag("table", tag("thead", head), tag("tbody", *rows), class_="leaderboard")
@@ -52,9 +52,9 @@ def _or_dash(value: int | None) -> str:
     return DASH if value is None else str(value)
 
 
-def _interval(interval: Sequence[float] | None, digits: int) -> str:
+def _interval(interval: Sequence[float] | None, digits: int, absent: str = _NO_CLAIM) -> str:
     if interval is None:
-        return _NO_CLAIM
+        return absent
     low, high = (f"{end:.{digits}f}" for end in interval)
     return low if low == high else f"{low} {DASH} {high}"
 
@@ -139,9 +139,10 @@ def _time(row: Mapping[str, Any], clock: str, tau_max: float, kind: str) -> Html
     shade = 1.0 if ratio is None else min(1.0, math.log(max(ratio, 1.0)) / math.log(tau_max))
     tip += "" if ratio is None else f"\n{ratio:.3g} {TIMES} the best"
     best = Html('<span class="best">★</span>') if ratio == 1.0 else None
+    seconds = None if clock == "seconds" else tag("small", f"{number(row['seconds'])} s")
     if not row["earns"]:
-        return tag("td", f"({text})", best, class_=f"{kind} idle", data_tip=tip)
-    return tag("td", text, best, class_=kind, style=f"--t:{shade:.3f}", data_tip=tip)
+        return tag("td", f"({text})", best, seconds, class_=f"{kind} idle", data_tip=tip)
+    return tag("td", text, best, seconds, class_=kind, style=f"--t:{shade:.3f}", data_tip=tip)
 
 
 def separation(board: Board) -> Html:

@@ -181,7 +181,7 @@
     const board = DATA.boards[host.dataset.board];
     const lines = board.profiles.map((line) => ({ ...line, s: board.submissions.indexOf(line.submission) }));
     const labelled = host.clientWidth >= 640;
-    const longest = Math.max(...lines.map((line) => line.submission.length));
+    const longest = Math.max(0, ...lines.map((line) => line.submission.length));
     const chart = frame(host, {
       height: Math.max(Math.min(560, Math.max(280, host.clientWidth * 0.45)), labelled ? 16 * lines.length + 64 : 0),
       right: labelled ? Math.min(260, 30 + 7.4 * longest) : 14,

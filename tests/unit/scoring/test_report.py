@@ -183,9 +183,13 @@ def test_one_study_makes_no_claim(tmp_path: Path):
     assert "one study supports no order claim" in seen.text["p"]
 
 
-def test_a_board_charged_in_examples_is_data_efficiency(tmp_path: Path):
-    result = claimed(write_campaign(tmp_path, {"muon": 0.3, "adamw": 0.5}, studies=1, trials=1, clock="examples"))
-    assert "This is data efficiency, not time." in render_page(report_data(result))
+def test_a_board_charged_in_examples_is_data_efficiency_with_seconds_beside_it(tmp_path: Path):
+    data = report_data(claimed(write_campaign(tmp_path, {"muon": 0.3}, studies=1, trials=1, clock="examples")))
+    page = render_page(data)
+    assert "This is data efficiency, not time." in page
+    row = data["boards"][0]["times"][0]
+    assert f"{row['examples']:g}<span" in page
+    assert f"<small>{row['seconds']:g} s</small>" in page
 
 
 def big_runs(evals: int) -> Runs:
