@@ -45,6 +45,8 @@ class Recorded:
     """In units of `clock`."""
     crossing: Crossing | None
     examples_exact: bool
+    packages: Mapping[str, str]
+    """Versions of Python and of the packages that can change a result."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

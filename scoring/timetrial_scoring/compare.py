@@ -9,8 +9,8 @@ import numpy as np
 
 from timetrial.ruleset import Ruleset
 from timetrial.target import Target
-from timetrial_scoring.board import Floats
-from timetrial_scoring.grid import Grid
+from timetrial_scoring.board import Floats, Trial
+from timetrial_scoring.grid import Cell, Grid
 from timetrial_scoring.intervals import geometric_speedups
 from timetrial_scoring.profiles import Structure, study_median
 from timetrial_scoring.times import Times, find_crossing, target_curve, target_of
@@ -116,22 +116,39 @@ def runtime_distribution(grid: Grid, times: Times) -> dict[str, Floats] | None:
 def _milestone_charges(
     grid: Grid, times: Times, cell: tuple[int, int, int], values: list[float], budget: float
 ) -> list[float]:
-    trials = grid.cells.get(cell, ())
-    target = target_of(grid, trials[0]) if trials else None
-    if target is None:
+    trial = representative(grid, times, cell)
+    target = None if trial is None else target_of(grid, trial)
+    if trial is None or target is None:
         return [float("inf")] * len(values)
-    trial = times.chosen.get(cell) or min(trials, key=lambda trial: _distance(target_curve(trial, target), target))
     return [
         find_crossing(trial, Target(target.metric, value, target.better), times.clock, budget=budget).charge / budget
         for value in values
     ]
 
 
-def _distance(curve: Floats | None, target: Target) -> float:
-    """How far the best value of a curve stays from the target."""
+def representative(grid: Grid, times: Times, cell: Cell) -> Trial | None:
+    """The trial that a study contributes or, where none reached the target, the one that came nearest."""
+    trials = grid.cells.get(cell, ())
+    target = target_of(grid, trials[0]) if trials else None
+    if target is None:
+        return None
+    return times.chosen.get(cell) or min(trials, key=lambda trial: _distance(trial, target))
+
+
+def best_value(trial: Trial, target: Target) -> float:
+    """The value of the target's metric that came nearest to it, or went furthest beyond; NaN where there is none."""
+    curve = target_curve(trial, target)
     if curve is None or np.isnan(curve).all():
+        return float("nan")
+    return float(np.nanmin(curve) if target.better == "lower" else np.nanmax(curve))
+
+
+def _distance(trial: Trial, target: Target) -> float:
+    """How far the best value of a trial stays from the target."""
+    best = best_value(trial, target)
+    if np.isnan(best):
         return float("inf")
-    return float(np.nanmin(curve) - target.value if target.better == "lower" else target.value - np.nanmax(curve))
+    return best - target.value if target.better == "lower" else target.value - best
 
 
 def median_study(times: Times) -> np.ndarray[tuple[int, ...], np.dtype[np.intp]]:

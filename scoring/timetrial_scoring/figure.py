@@ -7,9 +7,9 @@ from timetrial.errors import UserError
 from timetrial_scoring.profiles import TAU_MAX
 from timetrial_scoring.score import Board
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
-"""Okabe and Ito (2008): told apart by the colour-blind, too. Line styles take over where they repeat."""
-_STYLES = ("-", "--", ":", "-.")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+"""Okabe and Ito (2008): told apart by the colour-blind, too. With the line styles they make 28 kinds of line."""
+STYLES = ("-", "--", ":", "-.")
 
 
 def draw_profiles(board: Board, stem: Path) -> list[Path]:
@@ -29,7 +29,7 @@ def draw_profiles(board: Board, stem: Path) -> list[Path]:
         steps = sorted(ratio for ratio in board.ratios_sb[board.names.index(line.submission)] if ratio <= TAU_MAX)
         taus = [1.0, *steps, TAU_MAX]
         heights = [share * sum(ratio <= tau for ratio in steps) for tau in taus]
-        colour, style = _COLOURS[rank % len(_COLOURS)], _STYLES[rank // len(_COLOURS) % len(_STYLES)]
+        colour, style = COLOURS[rank % len(COLOURS)], STYLES[rank % len(STYLES)]
         axes.step(taus, heights, style, where="post", color=colour, label=f"{line.submission} ({line.score:.3f})")
     axes.set(
         xlim=(1.0, TAU_MAX),

@@ -46,6 +46,7 @@ def read_run(folder: Path, findings: list[Finding]) -> Trial | None:
             budget=run.budget,
             crossing=None if record.end is None else record.end.crossing,
             examples_exact=record.end is None or record.end.examples_exact,
+            packages=run.packages,
         ),
     )
 

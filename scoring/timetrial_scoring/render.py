@@ -4,7 +4,7 @@ import csv
 import io
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,31 +28,31 @@ def as_text(result: Result) -> str:
 def as_markdown(result: Result) -> str:
     blocks = [markdown_table(table) for table in _tables(result)]
     blocks += [_flips(board) for board in result.boards if board.flips]
-    findings = [f"- {_escape(str(_relative(finding, result.runs.root)))}" for finding in result.findings]
+    findings = [f"- {_escape(str(relative(finding, result.runs.root)))}" for finding in result.findings]
     return "\n\n".join([*blocks, "\n".join([f"**Findings: {len(findings)}**", "", *findings]).rstrip()]) + "\n"
 
 
 def as_csv(result: Result) -> str:
     """The leaderboard, full precision; an interval is two columns."""
-    rows: list[dict[str, Any]] = []
-    for line in tables.to_json(result)["leaderboard"]:
-        row: dict[str, Any] = {}
-        for key, value in line.items():
-            if key in ("score_ci", "rank_ci", "eval_grid", "speedup_ci"):
-                row[f"{key}_low"], row[f"{key}_high"] = value or (None, None)
-            elif key == "speedup":
-                row["speedup"], row["speedup_workloads"] = (
-                    (value["factor"], value["workloads"]) if value else (None, None)
-                )
-            else:
-                row[key] = value
-        rows.append(row)
-    return _csv(rows)
+    return to_csv([flat_standing(line) for line in tables.to_json(result)["leaderboard"]])
+
+
+def flat_standing(line: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of the leaderboard's JSON with an interval in two columns."""
+    row: dict[str, Any] = {}
+    for key, value in line.items():
+        if key in ("score_ci", "rank_ci", "eval_grid", "speedup_ci"):
+            row[f"{key}_low"], row[f"{key}_high"] = value or (None, None)
+        elif key == "speedup":
+            row["speedup"], row["speedup_workloads"] = (value["factor"], value["workloads"]) if value else (None, None)
+        else:
+            row[key] = value
+    return row
 
 
 def times_csv(result: Result) -> str:
     """One row for each submission, workload and study; empty fields for never reached or not known."""
-    return _csv(
+    return to_csv(
         [
             {
                 **{key: row[key] for key in ("tuning", "submission", "workload", "variant_of")},
@@ -66,7 +66,7 @@ def times_csv(result: Result) -> str:
     )
 
 
-def _csv(rows: Sequence[dict[str, Any]]) -> str:
+def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, rows[0], lineterminator="\n")
     writer.writeheader()
@@ -160,7 +160,7 @@ def _findings(findings: Sequence[Finding], root: Path) -> str:
         return "No findings."
     by_kind: dict[str, list[Finding]] = defaultdict(list)
     for finding in findings:
-        by_kind[finding.kind].append(_relative(finding, root))
+        by_kind[finding.kind].append(relative(finding, root))
     lines = [f"Findings: {len(findings)}", ""]
     for kind, found in by_kind.items():
         lines.append(f"{kind} ({len(found)})")
@@ -173,7 +173,7 @@ def _findings(findings: Sequence[Finding], root: Path) -> str:
     return "\n".join(lines)
 
 
-def _relative(finding: Finding, root: Path) -> Finding:
+def relative(finding: Finding, root: Path) -> Finding:
     """The finding with its file as seen from the folder that was scored."""
     if finding.file is None:
         return finding

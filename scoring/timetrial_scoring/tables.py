@@ -116,16 +116,16 @@ def _clock_table(board: Board, clock: str, title: str, notes: Sequence[str]) -> 
     if clock == board.times.clock:
         values[list(board.ranked)] = board.medians_sw
     best = values[list(board.ranked)].min(axis=0, initial=np.inf)
-    counted = _counted(board)
+    earns = counted(board)
     rank = {line.submission: position for position, line in enumerate(board.standings)}
     rows: list[list[str]] = []
     for s in sorted(range(len(values)), key=lambda s: rank[board.grid.submissions[s]]):
         cells: list[str] = []
         for w, value in enumerate(values[s]):
-            text = "never" if math.isinf(value) else _number(value)
+            text = "never" if math.isinf(value) else number(value)
             if clock == board.times.clock:
                 text += "*" if value == best[w] < np.inf else ""
-                text = f"({text})" if math.isfinite(value) and not counted[s, w] else text
+                text = f"({text})" if math.isfinite(value) and not earns[s, w] else text
                 text += "" if text[-1] in "*)" else " "
             cells.append(text)
         rows.append([board.grid.submissions[s], *cells])
@@ -133,7 +133,7 @@ def _clock_table(board: Board, clock: str, title: str, notes: Sequence[str]) -> 
     return Table(title, ["submission", *(f"{name} [{UNITS[clock]}]" for name in names)], rows, notes)
 
 
-def _counted(board: Board) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def counted(board: Board) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     """(S, W): whether a time earns anything, for a variant: lets its base earn something."""
     base_position = {int(w): b for b, w in enumerate(board.structure.bases)}
     columns = [base_position[base] for base in board.structure.base_of]
@@ -143,7 +143,7 @@ def _counted(board: Board) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
     return counted
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     return "?" if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
@@ -184,15 +184,15 @@ def to_json(result: Result) -> dict[str, Any]:
         },
         "clock": rules.clock,
         "mode": result.mode,
-        "leaderboard": [_standing_json(board, line) for board in result.boards for line in board.standings],
+        "leaderboard": [standing_json(board, line) for board in result.boards for line in board.standings],
         "times": [row for board in result.boards for row in times_json(board)],
         "claims": [_claims_json(board) for board in result.boards if board.assessment is not None],
         "flips": [{"tuning": b.grid.tuning, **flip._asdict()} for b in result.boards for flip in b.flips],
-        "findings": [_finding_json(finding) for finding in result.findings],
+        "findings": [finding_json(finding) for finding in result.findings],
     }
 
 
-def _standing_json(board: Board, line: Standing) -> dict[str, Any]:
+def standing_json(board: Board, line: Standing) -> dict[str, Any]:
     return {
         "tuning": board.grid.tuning,
         "submission": line.submission,
@@ -240,7 +240,7 @@ def _claims_json(board: Board) -> dict[str, Any]:
     }
 
 
-def _finding_json(finding: Finding) -> dict[str, Any]:
+def finding_json(finding: Finding) -> dict[str, Any]:
     return {"kind": finding.kind, "message": finding.message, "file": finding.file, "line": finding.line}
 
 

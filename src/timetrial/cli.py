@@ -47,6 +47,11 @@ VERBS = {
         "timetrial_scoring.cli",
         "timetrial score runs/demo",
     ),
+    "report": Verb(
+        "draw run records as one HTML page, and its figures as files",
+        "timetrial_scoring.report.command",
+        "timetrial report runs/demo",
+    ),
     "export-algoperf": Verb(
         "write runs as logs that MLCommons AlgoPerf's own scorer reads",
         "timetrial.commands.export_algoperf",
