@@ -2,8 +2,8 @@
 
 import json
 import os
-import subprocess
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from types import SimpleNamespace
