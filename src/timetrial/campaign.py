@@ -183,14 +183,11 @@ def _run_job(job: Job, hang_seconds: float, watcher: Watcher, worker: Sequence[s
         )
     assert process.stdin is not None
     header: RunHeader | None = None
-    failed, hung = "", False
+    failed = ""
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin:  # who dies at once says why by the exit code
             process.stdin.write(json.dumps(asdict(job)).encode())
         for event in _events(process, hang_seconds):
-            if event is None:
-                hung = True
-                break
             if "header" in event:
                 header = read_header(event["header"])
             elif "progress" in event:
@@ -199,15 +196,15 @@ def _run_job(job: Job, hang_seconds: float, watcher: Watcher, worker: Sequence[s
                 watcher.noted(job, event["note"])
             elif "failed" in event:
                 failed = event["failed"]
+        code = process.wait(hang_seconds)  # a thread of the submission's may outlive the worker's last report
     except KeyboardInterrupt:
         _stop(process)
         _finish(job, header, "interrupted", "stopped by a signal; run it again with --resume")
         raise
-    if hung:
+    except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         return _finish(job, header, "hung", f"no step finished for {hang_seconds:g} s (hang_seconds of the ruleset)")
-    code = process.wait()
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # what the submission may have left behind
     if code == -signal.SIGKILL and _out_of_memory_kills() > kills:
@@ -236,15 +233,15 @@ def _finish(job: Job, header: RunHeader | None, status: Any, message: str) -> En
 def _stop(process: "subprocess.Popen[bytes]") -> None:
     """Asks the worker to finish its record; kills it, with all its children, when it does not."""
     process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired):
+    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # who asks twice waits no longer
         process.wait(_PATIENCE_SECONDS)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _events(process: "subprocess.Popen[bytes]", hang_seconds: float) -> Iterator[Mapping[str, Any] | None]:
-    """The worker's reports until it is gone; None when there was none for `hang_seconds`."""
+def _events(process: "subprocess.Popen[bytes]", hang_seconds: float) -> Iterator[Mapping[str, Any]]:
+    """The worker's reports until it is gone; raises TimeoutExpired when there was none for `hang_seconds`."""
     lines: Queue[bytes] = Queue()
     threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
     silent_since = time.monotonic()
@@ -255,8 +252,7 @@ def _events(process: "subprocess.Popen[bytes]", hang_seconds: float) -> Iterator
             if process.poll() is not None:  # gone, though a process that it left behind may hold the pipe open
                 return
             if time.monotonic() - silent_since > hang_seconds:
-                yield None
-                return
+                raise subprocess.TimeoutExpired(process.args, hang_seconds) from None
             continue
         if not line:
             return

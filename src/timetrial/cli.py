@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -73,6 +74,7 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 well, 1 a finding, 2 wrong usage, 130 interrupted."""
     logging.use_absl_handler()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()

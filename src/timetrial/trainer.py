@@ -85,11 +85,13 @@ class PureTrainer:
         self._exact_examples = exact_examples
         self._before_start = before_start
         self._problem = WorkloadProblem(workload)
-        self._keys = {purpose: _key(seed(purpose), mesh) for purpose in ("init", "step", "eval_params", "select")}
+        self._keys = {
+            purpose: _key(seed(purpose), mesh) for purpose in ("init", "opt_state", "step", "eval_params", "select")
+        }
         self._train: Mapping[str, np.ndarray] = workload.split("train")
         rows = len(next(iter(self._train.values())))
         self._stream = EpochStream(rows, seed("data"))
-        self._eval_stream = EpochStream(rows, seed("eval_params"))
+        self._eval_stream = EpochStream(rows, seed("eval_data"))
         self._data = on_device(self._train, mesh) if fits_on_device(self._train, mesh) else None
         self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(self._keys["init"])
         self._counts = Counts(0, 0)
@@ -126,7 +128,7 @@ class PureTrainer:
             self._programs = Programs(self._problem, build, self._mesh, self._batch_size)
         with self._charged("init"):
             params, model_state = map(jax.tree.leaves, self._initial)
-            self.state = self._programs.begin(params, model_state, self._keys["init"], self._hparams)
+            self.state = self._programs.begin(params, model_state, self._keys["opt_state"], self._hparams)
 
     def run(self, stop: Callable[[Counts], bool]) -> None:
         if self._submission.select is not None:

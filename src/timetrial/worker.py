@@ -66,10 +66,16 @@ def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str
     from timetrial.loading import Source
     from timetrial.trial import Trial, run_trial
 
+    def report(event: Mapping[str, Any]) -> None:
+        try:
+            print(json.dumps(event), file=events)
+        except BrokenPipeError:  # the campaign is gone: stop as on its signal, or the submission would be blamed
+            raise KeyboardInterrupt from None
+
     use_cache(cache_folder())
     workload, sha256 = load(job.workload)
     if not workload.data.prepared():
-        events.write(json.dumps({"note": f"preparing the data of {job.workload} (once)"}) + "\n")
+        report({"note": f"preparing the data of {job.workload} (once)"})
         workload.data.prepare()
     run_trial(
         workload,
@@ -78,8 +84,8 @@ def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str
         Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning),
         Path(job.folder),
         workload_sha256=sha256,
-        watch=lambda progress: print(json.dumps({"progress": asdict(progress)}), file=events),
-        announce=lambda header: print(json.dumps({"header": json.loads(to_line("run", header))}), file=events),
+        watch=lambda progress: report({"progress": asdict(progress)}),
+        announce=lambda header: report({"header": json.loads(to_line("run", header))}),
     )
 
 

@@ -1,9 +1,12 @@
 """Campaigns run every trial in a process of its own, and nothing that a trial does stops them."""
 
+import dataclasses
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -173,6 +176,51 @@ def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_aga
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, SGD, budget=10**9, eval_every=10**8, on_progress=interrupt, resume=True)
     assert (record.path.parent / "record.interrupted-1.jsonl").is_file()
+
+
+def test_a_thread_that_outlives_its_trial_holds_up_no_campaign(tmp_path):
+    leaves = custom("import threading\nthreading.Thread(target=threading.Event().wait).start()")
+    log = start(tmp_path, leaves, SGD, hang_seconds=4.0)
+    assert log.ends == [("s0", 0, "budget"), ("s1", 0, "budget")]
+
+
+def test_a_second_ctrl_c_waits_no_longer_and_leaves_no_worker_behind(tmp_path, monkeypatch):
+    deaf = custom("""
+        import os, signal
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        open(os.environ["PID_FILE"], "w").write(str(os.getpid()))
+    """)
+    monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
+    presses = iter((0.5, 2.5))
+
+    def interrupt():
+        for delay in presses:
+            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, deaf, budget=10**9, eval_every=10**8, on_progress=interrupt)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "pid").read_text()), 0)
+    end = record_of(tmp_path, "s0").end
+    assert end is not None
+    assert end.status == "interrupted"
+
+
+def test_a_trial_whose_campaign_is_killed_is_interrupted_and_not_the_submissions_failure(tmp_path):
+    source, ruleset = write(tmp_path, SGD), rules(budget=10**9, eval_every=10**8)
+    (job,) = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=(source,), seed=0).jobs()
+    worker = subprocess.Popen(WORKER, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    with worker.stdin:
+        worker.stdin.write(json.dumps(dataclasses.asdict(job)).encode())
+    with worker.stdout:
+        while json.loads(worker.stdout.readline()).get("progress", {"step": 0})["step"] == 0:
+            pass
+    worker.wait(60)
+    end = read_record(Path(job.folder) / "record.jsonl").end
+    assert end is not None
+    assert end.status == "interrupted"
 
 
 def test_a_full_disk_is_reported_and_the_grid_goes_on(tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -64,6 +65,15 @@ def test_control_c_is_exit_code_130_without_a_traceback(verb: Any, capsys: pytes
     verb(raising(KeyboardInterrupt()))
     assert cli.main(["probe"]) == 130
     assert capsys.readouterr().err == "timetrial: interrupted\n"
+
+
+def test_a_termination_signal_is_taken_as_control_c(verb: Any):
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        verb(lambda args: signal.raise_signal(signal.SIGTERM) or 0)
+        assert cli.main(["probe"]) == 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_bug_keeps_its_traceback(verb: Any):

@@ -57,6 +57,29 @@ def test_submissions_meet_the_same_initial_weights_and_the_same_order_of_the_dat
     assert first.evals[0].metrics == second.evals[0].metrics
 
 
+def test_the_optimizer_state_is_drawn_from_another_key_than_the_weights(tmp_path):
+    keys = {}
+
+    def init(key):
+        jax.debug.callback(lambda words: keys.update(weights=words.tolist()), jax.random.key_data(key))
+        return toy_workload().init(key)
+
+    spy = custom("""
+        seen = []
+        def init(params, model_state, key):
+            jax.debug.callback(lambda words: seen.append(words.tolist()), jax.random.key_data(key))
+            return ()
+    """)
+    run(tmp_path, spy, workload=toy_workload(init=init))
+    import sys
+
+    modules = [
+        m for n, m in sys.modules.items() if n.startswith("timetrial_submission_") and str(tmp_path) in m.__file__
+    ]
+    assert keys["weights"] not in modules[0].seen
+    assert len(modules[0].seen) == 1
+
+
 def test_the_parameters_reported_are_those_of_plain_gradient_descent(tmp_path):
     """The harness's loop against a loop written here from the workload's functions and the seeds alone."""
     from timetrial.seeds import seed
