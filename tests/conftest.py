@@ -2,10 +2,10 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from shelf import Shelf
 
 EXPECTED_SKIPS = Path(__file__).parent / "expected_skips.txt"
 
@@ -33,25 +33,6 @@ def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[str]:
     return [f"{test}: {reason}" for test, reason in skips if not any(part in reason for part in allowed)]
 
 
-@dataclass(frozen=True)
-class Shelf:
-    """Folders of workloads and submissions that stand in for those of timetrial."""
-
-    root: Path
-
-    def add_workload(self, name: str, source: str) -> Path:
-        return self._add(self.root / "workloads" / name / "__init__.py", source)
-
-    def add_submission(self, name: str, source: str) -> Path:
-        return self._add(self.root / "submissions" / name / "submission.py", source)
-
-    @staticmethod
-    def _add(path: Path, source: str) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source, encoding="utf-8")
-        return path
-
-
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
     """Empty folders that timetrial takes for its own while the test runs."""
@@ -70,3 +51,17 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shelf]:
         if name.startswith("timetrial.workloads."):
             del sys.modules[name]
             delattr(timetrial.workloads, name.rpartition(".")[2])
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the programs that tests compile are kept while the tests run."""
+    return tmp_path_factory.mktemp("compiled")
+
+
+@pytest.fixture
+def keep_programs(compiled: Path) -> None:
+    """Compiles a program once, though many tests ask for it; a trial under the seconds clock turns this off."""
+    from timetrial.compilation import use_cache
+
+    use_cache(compiled)

@@ -137,6 +137,9 @@ def pooled_variance(sample_c: Floats, df_c: Floats) -> tuple[float, float]:
     return scale, prior_df
 
 
+_LARGEST_LOG = 200.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class MedianDraws:
     """Draws of every cell's true median time."""
@@ -149,8 +152,12 @@ class MedianDraws:
     """Standard error of a cell's log median."""
 
     def log_dsw(self, grace: float = 0.0) -> Floats:
-        """(D, S, W): the logarithms, inf beyond the budget; `grace`, in standard errors, moves the budget."""
-        return np.where(self.unlimited_dsw > self.limit_d1w + grace * self.error_sw, np.inf, self.unlimited_dsw)
+        """(D, S, W): the logarithms, inf beyond the budget; `grace`, in standard errors, moves the budget.
+
+        Two studies can leave a variance so open that a draw has no exponential; draws stay within e^-200 and e^200.
+        """
+        beyond = self.unlimited_dsw > self.limit_d1w + grace * self.error_sw
+        return np.where(beyond, np.inf, np.clip(self.unlimited_dsw, -_LARGEST_LOG, _LARGEST_LOG))
 
 
 def draw_medians(model: LogTimeModel, rng: np.random.Generator, draws: int) -> MedianDraws:

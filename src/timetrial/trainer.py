@@ -1,7 +1,7 @@
 """The trainer of pure submissions: it holds the submission, its state and the training data, and takes the steps.
 
 The loop lets two steps be in flight, or as many short ones as fit in two milliseconds, so that the device never waits
-for Python and the clock is never far behind the device. Where the training data fit on the device, nothing is sent to it
+for Python and the clock is never far behind the device. Where the training data fit on the device, nothing is sent
 from step to step: a step gathers its own batch and derives its own key.
 """
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import Shelf
+from shelf import Shelf
 
 import timetrial
 from timetrial import cli

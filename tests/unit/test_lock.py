@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from conftest import Shelf
+from shelf import Shelf
 from toys import toy_workload
 
 from timetrial import lock

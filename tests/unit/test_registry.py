@@ -5,7 +5,7 @@ from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
-from conftest import Shelf
+from shelf import Shelf
 
 from timetrial import registry
 from timetrial.errors import UserError

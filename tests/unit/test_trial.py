@@ -17,6 +17,9 @@ def message(record):
     return record.end.message
 
 
+pytestmark = pytest.mark.usefixtures("keep_programs")
+
+
 def losses(record):
     return [line.metrics["valid/loss"] for line in record.evals]
 
