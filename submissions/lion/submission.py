@@ -5,7 +5,7 @@ import optax
 from timetrial import Hparams, LogUniform, Submission, Task, from_optax, warmup_cosine
 
 SEARCH_SPACE = {
-    "learning_rate": LogUniform(2e-5, 2e-3, default=5e-4),
+    "learning_rate": LogUniform(2e-5, 2e-3, default=6e-4),
     "one_minus_b1": LogUniform(2e-2, 0.2, default=0.1),
     "weight_decay": LogUniform(2e-2, 5.0, default=0.3),
 }

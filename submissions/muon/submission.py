@@ -12,7 +12,7 @@ from optax.contrib import MuonDimensionNumbers, muon
 from timetrial import Hparams, LogUniform, ParamInfo, Submission, Task, from_optax, warmup_cosine
 
 SEARCH_SPACE = {
-    "learning_rate": LogUniform(1e-4, 1e-2, default=3e-3),
+    "learning_rate": LogUniform(1e-4, 2e-2, default=6e-3),
     "one_minus_momentum": LogUniform(2e-2, 0.2, default=5e-2),
     "weight_decay": LogUniform(5e-3, 1.0, default=5e-2),
 }

@@ -5,7 +5,7 @@ import optax
 from timetrial import Hparams, LogUniform, Submission, Task, from_optax, warmup_cosine
 
 SEARCH_SPACE = {
-    "learning_rate": LogUniform(1e-2, 2.0, default=0.2),
+    "learning_rate": LogUniform(1e-2, 2.0, default=0.1),
     "one_minus_momentum": LogUniform(2e-2, 0.2, default=0.1),
     "weight_decay": LogUniform(1e-7, 1e-3, default=1e-5),
 }
