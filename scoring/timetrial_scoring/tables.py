@@ -256,13 +256,14 @@ def times_json(board: Board) -> list[dict[str, Any]]:
     for s, name in enumerate(board.grid.submissions):
         for w, workload in enumerate(structure.workloads):
             i, b = position.get(s), base_position.get(w)
+            reached = 0 < best[w] < np.inf
             row: dict[str, Any] = {
                 "tuning": board.grid.tuning,
                 "submission": name,
                 "workload": workload,
                 "variant_of": None if b is not None else structure.workloads[structure.base_of[w]],
                 **{clock: _plain(values[s, w]) for clock, values in middle.items()},
-                "ratio": None if i is None else _plain(board.medians_sw[i, w] / best[w]) if best[w] > 0 else None,
+                "ratio": None if i is None else _plain(board.medians_sw[i, w] / best[w]) if reached else None,
                 "credit": None if i is None or b is None else float(credit_sb[i, b]),
                 "spread": {key: _plain(value) for key, value in compare.spread(times, s, w)._asdict().items()},
                 "studies": [_study_json(times, s, w, k) for k in range(times.charge.shape[-1])],

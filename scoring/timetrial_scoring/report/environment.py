@@ -7,6 +7,7 @@ from typing import Any
 
 import timetrial
 from timetrial_scoring.board import Trial
+from timetrial_scoring.report.markup import counted
 from timetrial_scoring.score import Result
 from timetrial_scoring.tables import UNITS
 from timetrial_scoring.times import target_of
@@ -23,7 +24,10 @@ def environment(result: Result) -> dict[str, Any]:
         ["description", rules.description],
         *([["changed from its file", "; ".join(rules.modified)]] if rules.modified else []),
         ["charged clock", rules.clock],
-        *([f"{tuning} tuning", f"{kind.studies} studies of {kind.trials} trials"] for tuning, kind in kinds),
+        *(
+            [f"{tuning} tuning", f"{counted(kind.studies, 'study')} of {counted(kind.trials, 'trial')}"]
+            for tuning, kind in kinds
+        ),
         ["mode", result.mode],
         ["trials read", f"{len(result.runs.trials):,}, of which {len(trials):,} count"],
         ["scored by", f"timetrial {timetrial.__version__}"],
@@ -31,7 +35,7 @@ def environment(result: Result) -> dict[str, Any]:
     return {
         "Rules": facts,
         "Workloads": _workloads(result, trials),
-        "Hardware": _counted(_hardware(trial) for trial in trials),
+        "Hardware": _tally(_hardware(trial) for trial in trials),
         "Packages": _packages(trials),
         "Seeds": _seeds(trials),
     }
@@ -66,8 +70,8 @@ def _hardware(trial: Trial) -> str:
     return ", ".join(f"{key} {value}" for key, value in json.loads(trial.hardware).items() if value not in (None, ""))
 
 
-def _counted(values: Iterable[str]) -> list[list[str]]:
-    return [[f"{count:,} trials", value] for value, count in Counter(values).most_common()]
+def _tally(values: Iterable[str]) -> list[list[str]]:
+    return [[counted(count, "trial"), value] for value, count in Counter(values).most_common()]
 
 
 def _packages(trials: Iterable[Trial]) -> list[list[str]]:
@@ -81,7 +85,7 @@ def _packages(trials: Iterable[Trial]) -> list[list[str]]:
             name,
             next(iter(counts))
             if len(counts) == 1
-            else ", ".join(f"{version} ({count:,} trials)" for version, count in counts.most_common()),
+            else ", ".join(f"{version} ({counted(count, 'trial')})" for version, count in counts.most_common()),
         ]
         for name, counts in sorted(versions.items())
     ] or [["versions", "not recorded"]]
@@ -97,6 +101,6 @@ def _seeds(trials: Iterable[Trial]) -> list[list[str]]:
             unknown += 1
         else:
             (own if trial.recorded is None else campaigns)[trial.seed[0]] += 1
-    rows = [[f"campaign seed {seed}", f"{count:,} trials"] for seed, count in sorted(campaigns.items())]
+    rows = [[f"campaign seed {seed}", counted(count, "trial")] for seed, count in sorted(campaigns.items())]
     rows += [["own seeds", f"{len(own):,} different ones in {own.total():,} trials"]] if own else []
-    return rows + ([["not recorded", f"{unknown:,} trials"]] if unknown else [])
+    return rows + ([["not recorded", counted(unknown, "trial")]] if unknown else [])

@@ -30,6 +30,10 @@ def tag(name: str, /, *children: str | None, **attributes: str | int | bool | No
     return Html(f"<{name}{written}>{inner}</{name}>")
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun if number == 1 else {'study': 'studies'}.get(noun, noun + 's')}"
+
+
 def breakable(name: str) -> Html:
     """A name that may break after each underscore."""
     return Html(escape(name).replace("_", "_<wbr>"))

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
-from timetrial_scoring.report.markup import TIMES, Html, breakable, join, tag
+from timetrial_scoring.report.markup import TIMES, Html, breakable, counted, join, tag
 from timetrial_scoring.report.page_tables import Board, leaderboard, separation, times
 
 _TUNING = {"external": "External tuning", "self": "Self-tuning"}
@@ -76,8 +76,8 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
     board: Board = data["boards"][b]
     clock = data["clock"]
     tuning = board["tuning_points"]
-    studies = "one study" if board["studies"] == 1 else f"{board['studies']} studies"
-    counts = f"{len(board['submissions'])} submissions, {len(board['workloads'])} workloads, {studies}"
+    sizes = {"submission": len(board["submissions"]), "workload": len(board["workloads"]), "study": board["studies"]}
+    counts = ", ".join(counted(size, noun) for noun, size in sizes.items())
     efficiency = " This is data efficiency, not time." if clock == "examples" else ""
     beside = "" if clock == "seconds" else ", and below the seconds, which do not rank"
     sections = [
@@ -117,7 +117,9 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
     ]
     if board["flips"]:
         flips = tag("ul", *(tag("li", flip) for flip in board["flips"]))
-        folded = tag("details", tag("summary", f"{len(board['flips'])} orders depend on one entry"), flips)
+        folded = tag(
+            "details", tag("summary", f"{counted(len(board['flips']), 'order')} that one entry decides"), flips
+        )
         sections.append(_figure("What turns around when one workload or submission is left out", "", folded))
     return tag(
         "section",

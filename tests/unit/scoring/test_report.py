@@ -183,6 +183,12 @@ def test_one_study_makes_no_claim(tmp_path: Path):
     assert "one study supports no order claim" in seen.text["p"]
 
 
+def test_a_workload_that_nobody_finishes_is_never_in_every_cell(tmp_path: Path):
+    data = report_data(claimed(write_campaign(tmp_path, {"muon": 3.0, "adamw": 4.0}, studies=2, trials=1)))
+    assert [(row["seconds"], row["ratio"]) for row in data["boards"][0]["times"]] == [(None, None)] * 10
+    assert Seen(render_page(data)).text["td"].count("never") == 10
+
+
 def test_a_board_charged_in_examples_is_data_efficiency_with_seconds_beside_it(tmp_path: Path):
     data = report_data(claimed(write_campaign(tmp_path, {"muon": 0.3}, studies=1, trials=1, clock="examples")))
     page = render_page(data)
