@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, TypeVar, cast, get_args
 
+from timetrial import fields
 from timetrial.errors import UserError
 from timetrial.target import Target
 
@@ -259,143 +260,65 @@ def _refuse_constant(name: str) -> float:
     raise ValueError(f'bare {name}; non-finite numbers are written as strings ("nan")')
 
 
-# What each field must hold. A converter returns the value or raises ValueError saying what was expected.
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError("a string")
-    return value
-
-
-def _one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
-    def convert(value: Any) -> str:
-        if value not in choices:
-            raise ValueError(f"one of {', '.join(choices)}")
-        return value
-
-    return convert
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError("a whole number that is not negative")
-    return value
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ValueError("a whole number")
-    return value
-
-
-def _flag(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError("true or false")
-    return value
-
-
-def _number(value: Any) -> float:
-    if value in ("nan", "inf", "-inf"):
-        return float(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise ValueError("a number")
-    return float(value)
-
-
-def _duration(value: Any) -> float:
-    number = _number(value)
-    if not (math.isfinite(number) and number >= 0):
-        raise ValueError("a finite number that is not negative")
-    return number
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError("an object")
-    return cast(dict[str, Any], value)
-
-
-def _numbers(value: Any) -> Mapping[str, float]:
-    return {name: _number(number) for name, number in _mapping(value).items()}
-
-
-def _scalars(value: Any) -> Mapping[str, bool | int | float | str]:
-    for name, scalar in _mapping(value).items():
-        if not isinstance(scalar, (bool, int, float, str)):
-            raise ValueError(f"an object of scalars; {name!r} is none")
-    return _mapping(value)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise ValueError("a list of strings")
-    return tuple(_text(item) for item in cast(list[Any], value))
-
-
 def _target(value: Any) -> Target:
     try:
-        return Target.from_json(dict(_mapping(value)))
+        return Target.from_json(dict(fields.mapping(value)))
     except (KeyError, TypeError) as error:
         raise ValueError(f"a target (metric, value, better): {error}") from None
 
 
-def _or_null(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    return lambda value: None if value is None else convert(value)
-
-
 def _crossing(value: Any) -> Crossing:
-    return Crossing(**_fields(Crossing, dict(_mapping(value))))
+    return Crossing(**_fields(Crossing, dict(fields.mapping(value))))
 
 
-_CLOCK = _one_of(("seconds", "steps", "examples"))
+_CLOCK = fields.one_of(("seconds", "steps", "examples"))
 _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
     RunHeader: {
-        "workload": _text,
-        "workload_version": _count,
-        "workload_sha256": _text,
-        "submission": _text,
-        "submission_sha256": _text,
-        "ruleset": _text,
-        "ruleset_version": _count,
-        "ruleset_sha256": _text,
+        "workload": fields.text,
+        "workload_version": fields.count,
+        "workload_sha256": fields.text,
+        "submission": fields.text,
+        "submission_sha256": fields.text,
+        "ruleset": fields.text,
+        "ruleset_version": fields.count,
+        "ruleset_sha256": fields.text,
         "clock": _CLOCK,
-        "tuning": _one_of(("external", "self")),
-        "seed": _whole,
-        "study": _count,
-        "trial": _count,
-        "hparams": _scalars,
+        "tuning": fields.one_of(("external", "self")),
+        "seed": fields.whole,
+        "study": fields.count,
+        "trial": fields.count,
+        "hparams": fields.scalars,
         "target": _target,
-        "test_target": _or_null(_target),
-        "budget": _duration,
-        "eval_every": _duration,
-        "confirmation": _count,
-        "isolation": _one_of(("none", "sandbox", "docker")),
-        "created": _text,
-        "hardware": _mapping,
-        "packages": _mapping,
+        "test_target": fields.or_null(_target),
+        "budget": fields.duration,
+        "eval_every": fields.duration,
+        "confirmation": fields.count,
+        "isolation": fields.one_of(("none", "sandbox", "docker")),
+        "created": fields.text,
+        "hardware": fields.mapping,
+        "packages": fields.mapping,
     },
     EvalLine: {
-        "step": _count,
-        "examples": _count,
-        "seconds": _duration,
-        "compile_seconds": _duration,
-        "data_seconds": _duration,
-        "eval_seconds": _duration,
-        "metrics": _numbers,
+        "step": fields.count,
+        "examples": fields.count,
+        "seconds": fields.duration,
+        "compile_seconds": fields.duration,
+        "data_seconds": fields.duration,
+        "eval_seconds": fields.duration,
+        "metrics": fields.numbers,
     },
-    Crossing: {"eval_index": _count, "charge": _duration, "charge_before": _duration},
+    Crossing: {"eval_index": fields.count, "charge": fields.duration, "charge_before": fields.duration},
     EndLine: {
-        "status": _one_of(STATUSES),
-        "message": _text,
-        "step": _count,
-        "examples": _count,
-        "seconds": _duration,
-        "compile_seconds": _duration,
-        "data_seconds": _duration,
-        "crossing": _or_null(_crossing),
-        "examples_exact": _flag,
-        "ignored": _texts,
+        "status": fields.one_of(STATUSES),
+        "message": fields.text,
+        "step": fields.count,
+        "examples": fields.count,
+        "seconds": fields.duration,
+        "compile_seconds": fields.duration,
+        "data_seconds": fields.duration,
+        "crossing": fields.or_null(_crossing),
+        "examples_exact": fields.flag,
+        "ignored": fields.texts,
     },
 }
 
