@@ -63,7 +63,7 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def numbers(value: Any) -> Mapping[str, float]:
-    return {name: number(number) for name, number in mapping(value).items()}
+    return {name: number(item) for name, item in mapping(value).items()}
 
 
 def scalars(value: Any) -> Mapping[str, bool | int | float | str]:
