@@ -29,7 +29,7 @@ from timetrial_scoring.tables import to_json
 from timetrial.errors import UserError
 from timetrial.ruleset import Ruleset
 
-HOSTILE = "</script><img src=x onerror=alert(1)>&amp;"
+HOSTILE = "</script ><img src=x onerror=alert(1)>&amp;"
 
 
 def claimed(folder: Path) -> Result:
