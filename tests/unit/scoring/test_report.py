@@ -157,6 +157,7 @@ def test_names_from_records_stay_text(page: str, data: dict[str, Any]):
     assert "img" not in tags
     assert tags.count("script") == 2
     assert HOSTILE in seen.text["button"]
+    assert not set("<>&") & set(seen.text["data"])
     assert json.loads(seen.text["data"]) == json.loads(json.dumps(data))
 
 
