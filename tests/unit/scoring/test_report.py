@@ -29,7 +29,7 @@ from timetrial_scoring.tables import to_json
 from timetrial.errors import UserError
 from timetrial.ruleset import Ruleset
 
-HOSTILE = "</script><img src=x onerror=alert(1)>&amp;"
+HOSTILE = "</script ><img src=x onerror=alert(1)>&amp;"
 
 
 def claimed(folder: Path) -> Result:
@@ -157,6 +157,7 @@ def test_names_from_records_stay_text(page: str, data: dict[str, Any]):
     assert "img" not in tags
     assert tags.count("script") == 2
     assert HOSTILE in seen.text["button"]
+    assert not set("<>&") & set(seen.text["data"])
     assert json.loads(seen.text["data"]) == json.loads(json.dumps(data))
 
 
