@@ -448,6 +448,11 @@ def test_a_self_tuning_submission_has_no_hyperparameters_and_a_board_of_its_own(
     assert run(tmp_path, SGD).run.tuning == "external"
 
 
+def test_a_search_space_that_the_text_does_not_show_is_an_error_and_no_self_tuning(tmp_path):
+    record = run(tmp_path, SGD.replace("SEARCH_SPACE =", "if True: SEARCH_SPACE ="))
+    assert "SEARCH_SPACE must be assigned at the top level" in message(record)
+
+
 def test_trials_of_a_study_try_the_points_of_one_sequence(tmp_path):
     ruleset = rules("steps", budget=1, eval_every=1, external={"studies": 1, "trials": 3, "points": "halton"})
     places = [Trial(seed=7, study=0, trial=t, self_tuning=False) for t in range(3)]
