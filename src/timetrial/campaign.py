@@ -33,7 +33,7 @@ from timetrial.worker import Job
 CAMPAIGN_NAME = "campaign.json"
 LOG_NAME = "trial.log"
 SCHEMA = 1
-WORKER = (sys.executable, "-m", "timetrial.worker")
+WORKER = (sys.executable, "-P", "-m", "timetrial.worker")  # -P: a file of the folder one stands in is no module
 _PATIENCE_SECONDS = 10.0
 """How long a worker that was told to stop may take to finish its record."""
 
@@ -294,11 +294,9 @@ def restrict(
             continue
         if value < 1:
             raise UserError(f"--{field} must be at least 1, not {value}")
-        external, self_tuning = ruleset.external, ruleset.self_tuning
-        if external is not None and getattr(external, field) != value:
+        boards = {"external": ruleset.external} | ({"self_tuning": ruleset.self_tuning} if field == "studies" else {})
+        changed = {name: replace(board, **{field: value}) for name, board in boards.items() if board is not None}
+        if any(changed[name] != boards[name] for name in changed):
             modified.append(f"{field}: {value}")
-            external = replace(external, **{field: value})
-        if self_tuning is not None and field == "studies":
-            self_tuning = replace(self_tuning, studies=value)
-        ruleset = replace(ruleset, external=external, self_tuning=self_tuning)
+            ruleset = replace(ruleset, **changed)
     return replace(ruleset, modified=tuple(modified))
