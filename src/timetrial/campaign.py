@@ -27,6 +27,7 @@ from timetrial.record import (
     read_header,
     read_record,
 )
+from timetrial.registry import SUBMISSION_FILE
 from timetrial.ruleset import Ruleset
 from timetrial.worker import Job
 
@@ -51,6 +52,9 @@ class Campaign:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
         if repeated:
             raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
+        for source in self.sources:
+            if source.path.name == SUBMISSION_FILE and self.out.resolve().is_relative_to(source.folder.resolve()):
+                raise UserError(f"{self.out} would be a part of submission {source.name!r}; name a folder outside it")
 
     def jobs(self) -> list[Job]:
         """Every trial, in the order they are run: submissions take turns, so that none has the machine's best hour."""

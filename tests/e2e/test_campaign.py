@@ -287,6 +287,12 @@ def test_a_panel_is_shown_for_a_ruleset_with_one_board(tmp_path):
     assert "mine on toy" in shown.getvalue()
 
 
+def test_an_output_folder_inside_a_submission_is_refused(tmp_path):
+    source = write(tmp_path, SGD)
+    with pytest.raises(UserError, match="would be a part of submission 'mine'"):
+        Campaign(out=source.folder / "runs", ruleset=rules(), sources=(source,), seed=0)
+
+
 def test_a_restricted_ruleset_says_what_was_changed():
     demo = load_ruleset("demo")
     changed = restrict(demo, workloads=["lobes"], studies=2, trials=4)
