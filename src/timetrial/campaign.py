@@ -1,6 +1,7 @@
 """A campaign: the grid submissions x workloads x studies x trials, each trial in a process of its own."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
@@ -148,15 +149,30 @@ def run_campaign(campaign: Campaign, watcher: Watcher, *, worker: Sequence[str] 
 
     A trial that fails stops nothing. KeyboardInterrupt passes, once the running trial's record is finished.
     """
-    waiting = [job for job in campaign.jobs() if not _has_result(job)]
     ended: list[tuple[Job, EndLine]] = []
-    for number, job in enumerate(waiting, start=1):
-        _set_aside(Path(job.folder))
-        watcher.began(job, number, len(waiting))
-        end = _run_job(job, campaign.ruleset.hang_seconds, watcher, worker)
-        watcher.ended(job, end)
-        ended.append((job, end))
+    with _alone(campaign.out):
+        waiting = [job for job in campaign.jobs() if not _has_result(job)]
+        for number, job in enumerate(waiting, start=1):
+            _set_aside(Path(job.folder))
+            watcher.began(job, number, len(waiting))
+            end = _run_job(job, campaign.ruleset.hang_seconds, watcher, worker)
+            watcher.ended(job, end)
+            ended.append((job, end))
     return ended
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Holds the folder, or raises `UserError`: a second campaign would set aside the records that the first writes."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"a campaign is running in {folder} already; wait for its end, or stop it") from None
+        yield
+    finally:
+        os.close(held)
 
 
 def _has_result(job: Job) -> bool:

@@ -155,6 +155,19 @@ def test_resume_refuses_another_campaign(tmp_path, text, changes, message):
         start(tmp_path, text, resume=True, **changes)
 
 
+def test_resume_refuses_a_campaign_that_is_still_running(tmp_path):
+    refusals = []
+
+    def resume():
+        if not refusals:
+            with pytest.raises(UserError, match="a campaign is running in") as refusal:
+                start(tmp_path, SGD, resume=True)
+            refusals.append(refusal)
+
+    assert start(tmp_path, SGD, on_progress=resume).ends == [("s0", 0, "budget")]
+    assert len(refusals) == 1
+
+
 def test_resume_refuses_a_folder_that_is_no_campaign(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
