@@ -1,6 +1,7 @@
 """A campaign: the grid submissions x workloads x studies x trials, each trial in a process of its own."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -9,7 +10,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
@@ -27,13 +28,14 @@ from timetrial.record import (
     read_header,
     read_record,
 )
+from timetrial.registry import SUBMISSION_FILE
 from timetrial.ruleset import Ruleset
 from timetrial.worker import Job
 
 CAMPAIGN_NAME = "campaign.json"
 LOG_NAME = "trial.log"
 SCHEMA = 1
-WORKER = (sys.executable, "-m", "timetrial.worker")
+WORKER = (sys.executable, "-P", "-m", "timetrial.worker")  # -P: a file of the folder one stands in is no module
 _PATIENCE_SECONDS = 10.0
 """How long a worker that was told to stop may take to finish its record."""
 
@@ -51,6 +53,9 @@ class Campaign:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
         if repeated:
             raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
+        for source in self.sources:
+            if source.path.name == SUBMISSION_FILE and self.out.resolve().is_relative_to(source.folder.resolve()):
+                raise UserError(f"{self.out} would be a part of submission {source.name!r}; name a folder outside it")
 
     def jobs(self) -> list[Job]:
         """Every trial, in the order they are run: submissions take turns, so that none has the machine's best hour."""
@@ -144,15 +149,30 @@ def run_campaign(campaign: Campaign, watcher: Watcher, *, worker: Sequence[str] 
 
     A trial that fails stops nothing. KeyboardInterrupt passes, once the running trial's record is finished.
     """
-    waiting = [job for job in campaign.jobs() if not _has_result(job)]
     ended: list[tuple[Job, EndLine]] = []
-    for number, job in enumerate(waiting, start=1):
-        _set_aside(Path(job.folder))
-        watcher.began(job, number, len(waiting))
-        end = _run_job(job, campaign.ruleset.hang_seconds, watcher, worker)
-        watcher.ended(job, end)
-        ended.append((job, end))
+    with _alone(campaign.out):
+        waiting = [job for job in campaign.jobs() if not _has_result(job)]
+        for number, job in enumerate(waiting, start=1):
+            _set_aside(Path(job.folder))
+            watcher.began(job, number, len(waiting))
+            end = _run_job(job, campaign.ruleset.hang_seconds, watcher, worker)
+            watcher.ended(job, end)
+            ended.append((job, end))
     return ended
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Generator[None]:
+    """Holds the folder, or raises `UserError`: a second campaign would set aside the records that the first writes."""
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"a campaign is running in {folder} already; wait for its end, or stop it") from None
+        yield
+    finally:
+        os.close(held)
 
 
 def _has_result(job: Job) -> bool:
@@ -294,11 +314,9 @@ def restrict(
             continue
         if value < 1:
             raise UserError(f"--{field} must be at least 1, not {value}")
-        external, self_tuning = ruleset.external, ruleset.self_tuning
-        if external is not None and getattr(external, field) != value:
+        boards = {"external": ruleset.external} | ({"self_tuning": ruleset.self_tuning} if field == "studies" else {})
+        changed = {name: replace(board, **{field: value}) for name, board in boards.items() if board is not None}
+        if any(changed[name] != boards[name] for name in changed):
             modified.append(f"{field}: {value}")
-            external = replace(external, **{field: value})
-        if self_tuning is not None and field == "studies":
-            self_tuning = replace(self_tuning, studies=value)
-        ruleset = replace(ruleset, external=external, self_tuning=self_tuning)
+            ruleset = replace(ruleset, **changed)
     return replace(ruleset, modified=tuple(modified))

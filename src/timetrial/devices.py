@@ -1,6 +1,5 @@
 """The devices of this process as one mesh: batches are split over its axis `data`, everything else is replicated."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,8 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import Mesh as JaxMesh
 from jax.sharding import PartitionSpec as P
+
+from timetrial import machine
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Mesh:
     def steps_in_flight(self) -> int:
         """How many steps may be queued. Virtual CPU devices that outnumber the cores deadlock unless each step ends."""
         device = self.mesh.devices.flat[0]
-        return 0 if device.platform == "cpu" and self.size > (os.cpu_count() or 1) else 2
+        return 0 if device.platform == "cpu" and self.size > machine.cores() else 2
 
     @property
     def memory_bytes(self) -> int:
@@ -52,7 +53,7 @@ class Mesh:
         stats = self.mesh.devices.flat[0].memory_stats()
         if stats and "bytes_limit" in stats:
             return int(stats["bytes_limit"])
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return machine.memory_bytes()
 
 
 def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -80,7 +80,8 @@ class Display:
         grid.add_row("budget", ProgressBar(total=budget, completed=min(charge, budget), width=40), used)
         grid.add_row("", self._state(str(rules.target) if rules.target else "the workload's target"))
         elapsed = time.monotonic() - self._began
-        grid.add_row("time", f"{_clock(elapsed)} used, at most {_clock(self._left(charge, budget))} left")
+        left = self._left(charge, budget, self_tuning=job.self_tuning)
+        grid.add_row("time", f"{_clock(elapsed)} used, at most {_clock(left)} left")
         return Group(Text(""), grid)
 
     def _state(self, target: str) -> str:
@@ -90,11 +91,11 @@ class Display:
         value = "" if metric is None else f"now {metric:.4g}, "
         return f"step {self._progress['step']:,} · {value}target {target}"
 
-    def _left(self, charge: float, budget: float) -> float:
+    def _left(self, charge: float, budget: float, *, self_tuning: bool) -> float:
         """Seconds left at most: every remaining trial spends its whole budget at the pace seen so far."""
         trials = self._total - self._number
         if self._ruleset.clock == "seconds":
-            budgets = [self._ruleset.budget(name, self_tuning=False) for name in self._ruleset.workloads]
+            budgets = [self._ruleset.budget(name, self_tuning=self_tuning) for name in self._ruleset.workloads]
             return max(0.0, budget - charge) + trials * sum(budgets) / len(budgets)
         spent = time.monotonic() - self._trial_began
         pace = spent / charge if charge else 0.0

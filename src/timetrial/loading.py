@@ -54,7 +54,7 @@ class Source:
     @property
     def self_tuning(self) -> bool:
         """Whether the submission declares no search space. Read from the text: nothing is imported."""
-        for node in self._parse().body:
+        for node in self.parse().body:
             if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == "SEARCH_SPACE" for a in node.names):
                 return False
             if isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -63,7 +63,8 @@ class Source:
                     return isinstance(node.value, ast.Dict) and not node.value.keys
         return True
 
-    def _parse(self) -> ast.Module:
+    def parse(self) -> ast.Module:
+        """The syntax tree; `UserError` where there is none."""
         try:
             return ast.parse(self.path.read_bytes(), filename=str(self.path))
         except (SyntaxError, ValueError) as error:

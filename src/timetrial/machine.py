@@ -30,6 +30,11 @@ def processor() -> str:
     return names[0] if names else platform.machine()
 
 
+def cores() -> int:
+    """Processor cores that this process may use; the machine's where the system does not say."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def memory_bytes() -> int:
     """Physical memory of the machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -45,7 +50,7 @@ def hardware() -> dict[str, Any]:
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "memory_bytes": memory_bytes(),
         "system": platform.platform(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),

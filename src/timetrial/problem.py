@@ -1,6 +1,7 @@
 """`problem.loss`: a workload as a submission sees it, anonymous and counted (rules 3, 8 and 9)."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import jax
@@ -27,6 +28,16 @@ class WorkloadProblem:
         self._fields = tuple(sorted(workload.fields))
         self.ignored: set[str] = set()
         """Settings asked for, at any time, that the workload does not have."""
+        self._counted = False
+
+    @contextmanager
+    def counted(self) -> Generator[None]:
+        """Where `loss` may be called: in what the harness traces, and so can count the rows of."""
+        self._counted = True
+        try:
+            yield
+        finally:
+            self._counted = False
 
     def loss(
         self,
@@ -42,6 +53,8 @@ class WorkloadProblem:
     ) -> tuple[Array, LossAux]:
         """See `timetrial.submission.Problem.loss`."""
         workload = self._workload
+        if not self._counted:
+            raise ContractError("problem.loss may be called in step and eval_params alone, where its rows are counted")
         if workload.rows_coupled and train and batch.size == 1:
             raise ContractError(
                 "problem.loss was given a single row, and batch norm couples the rows of this workload's batches: "

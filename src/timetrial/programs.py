@@ -27,8 +27,8 @@ class Programs:
         self._mesh = mesh
         self._batch_size = batch_size
         self.begin = jax.jit(self._begin, out_shardings=mesh.replicated)
-        self.step = jax.jit(self._step, donate_argnums=0)
-        self.gathering_step = jax.jit(self._gathering_step, donate_argnums=0)
+        self.step = jax.jit(self._step, donate_argnums=0, out_shardings=mesh.replicated)
+        self.gathering_step = jax.jit(self._gathering_step, donate_argnums=0, out_shardings=mesh.replicated)
         self.eval_params = jax.jit(self._eval_params)
 
     def _begin(self, params: Leaves, model_state: Leaves, key: Array, hparams: Scalars) -> TrainState:
@@ -39,7 +39,8 @@ class Programs:
 
     def _step(self, state: TrainState, batch: Batch, key: Array, hparams: Scalars) -> tuple[TrainState, Array]:
         key = jax.random.fold_in(key, state.step)
-        returned = self._make(hparams).step(self._problem, state, batch, key)
+        with self._problem.counted():
+            returned = self._make(hparams).step(self._problem, state, batch, key)
         if not (isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[0], TrainState)):
             raise ContractError('step must return (TrainState, {"loss": scalar})')
         new, report = returned
@@ -65,7 +66,8 @@ class Programs:
         hook = self._make(hparams).eval_params
         if hook is None:
             raise ContractError("make must return an eval_params hook always, or never")
-        returned = _strong(hook(self._problem, state, batch, jax.random.fold_in(key, state.step)))
+        with self._problem.counted():
+            returned = _strong(hook(self._problem, state, batch, jax.random.fold_in(key, state.step)))
         check_same_shapes("what eval_params returned", returned, (state.params, state.model_state))
         return returned
 

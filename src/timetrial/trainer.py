@@ -143,7 +143,7 @@ class PureTrainer:
             wait_at = 0.0
             while not stop(self._counts):
                 losses.append(take())
-                if len(losses) > in_flight and time.perf_counter() >= wait_at:
+                if len(losses) > in_flight and (not in_flight or time.perf_counter() >= wait_at):
                     losses[-1 - in_flight].block_until_ready()
                     del losses[: len(losses) - in_flight]
                     wait_at = time.perf_counter() + _WAIT_SECONDS
@@ -170,7 +170,8 @@ class PureTrainer:
             state = state._replace(step=self.state.step)
             check_same_shapes("the state that on_eval returned", state, self.state)
             # Copies, so that the next step may overwrite them whatever the submission keeps.
-            self.state = put_replicated(jax.tree.map(lambda x: jnp.array(x, copy=True), state), self._mesh)
+            copies = jax.tree.map(lambda x, old: jnp.array(x, dtype=old.dtype, copy=True), state, self.state)
+            self.state = put_replicated(copies, self._mesh)
 
     def counts(self) -> Counts:
         return self._counts
@@ -248,7 +249,7 @@ class PureTrainer:
             weights = jnp.ones(batch.size) if batch.weights is None else batch.weights
             rows = batch._replace(weights=None).take(jnp.minimum(jnp.arange(batch.size + missing), batch.size - 1))
             batch = rows._replace(weights=jnp.pad(weights, (0, missing)))
-        return jax.device_put(batch, self._mesh.by_row)
+        return jax.device_put(batch, self._mesh.by_row, may_alias=False)  # the step overwrites the state's arrays
 
     # Counting, charging, waiting.
 

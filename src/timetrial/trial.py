@@ -130,6 +130,8 @@ def run_trial(
 def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
     """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
     if trial.self_tuning:
+        if loaded.search_space:
+            raise UserError("SEARCH_SPACE must be assigned at the top level of the file, not inside a block")
         return {}
     tuning = ruleset.tuning(self_tuning=False)
     if tuning.points == "default":

@@ -120,8 +120,10 @@ def _check_distribution(name: str, distribution: Any) -> None:
             raise UserError(f"{where}: the default {default!r} is none of the choices")
     elif isinstance(distribution, (Uniform, LogUniform, Integers)):
         low, high = distribution.low, distribution.high
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise UserError(f"{where}: low must not be above high, both finite; got {low!r} and {high!r}")
+        for value in (low, high) if default is None else (low, high, default):
+            _check_value(where, value)
+        if low > high:
+            raise UserError(f"{where}: low must not be above high; got {low!r} and {high!r}")
         if isinstance(distribution, LogUniform) and low <= 0:
             raise UserError(f"{where}: a LogUniform needs low above 0, got {low!r}")
         if default is not None and not low <= default <= high:

@@ -1,6 +1,7 @@
 """Campaigns run every trial in a process of its own, and nothing that a trial does stops them."""
 
 import dataclasses
+import io
 import json
 import os
 import signal
@@ -10,9 +11,12 @@ import threading
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from toy_trials import SGD, custom, rules, write
 
+import timetrial.campaign
 from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
+from timetrial.display import Display
 from timetrial.errors import UserError
 from timetrial.record import read_record
 from timetrial.ruleset import load_ruleset
@@ -151,6 +155,19 @@ def test_resume_refuses_another_campaign(tmp_path, text, changes, message):
         start(tmp_path, text, resume=True, **changes)
 
 
+def test_resume_refuses_a_campaign_that_is_still_running(tmp_path):
+    refusals = []
+
+    def resume():
+        if not refusals:
+            with pytest.raises(UserError, match="a campaign is running in") as refusal:
+                start(tmp_path, SGD, resume=True)
+            refusals.append(refusal)
+
+    assert start(tmp_path, SGD, on_progress=resume).ends == [("s0", 0, "budget")]
+    assert len(refusals) == 1
+
+
 def test_resume_refuses_a_folder_that_is_no_campaign(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "notes.txt").write_text("mine")
@@ -256,6 +273,37 @@ def test_two_submissions_of_one_name_are_refused(tmp_path):
     source = write(tmp_path, SGD)
     with pytest.raises(UserError, match="two submissions are called 'mine'"):
         Campaign(out=tmp_path, ruleset=rules(), sources=(source, source), seed=0)
+
+
+def test_a_module_of_the_folder_one_stands_in_is_not_taken_for_a_dependency(tmp_path, monkeypatch):
+    (tmp_path / "jax.py").write_text("raise SystemExit('the wrong jax')")
+    monkeypatch.chdir(tmp_path)
+    (job,) = Campaign(out=tmp_path / "out", ruleset=rules(), sources=(write(tmp_path, SGD),), seed=0).jobs()
+    ended = subprocess.run(
+        timetrial.campaign.WORKER, input=json.dumps(dataclasses.asdict(job)).encode(), capture_output=True, check=False
+    )
+    assert b"no workload 'toy'" in ended.stderr
+
+
+def test_a_restriction_of_the_self_tuning_board_alone_is_said_too():
+    ruleset = rules(external=None, self_tuning={"studies": 3, "trials": 1})
+    assert restrict(ruleset, studies=2).modified == ("studies: 2",)
+
+
+def test_a_panel_is_shown_for_a_ruleset_with_one_board(tmp_path):
+    ruleset = rules("seconds", external=None)
+    campaign = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=(write(tmp_path, custom("")),), seed=0)
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=True, width=100)
+    with Display(ruleset, console) as display:
+        display.began(campaign.jobs()[0], 1, 2)
+    assert "mine on toy" in shown.getvalue()
+
+
+def test_an_output_folder_inside_a_submission_is_refused(tmp_path):
+    source = write(tmp_path, SGD)
+    with pytest.raises(UserError, match="would be a part of submission 'mine'"):
+        Campaign(out=source.folder / "runs", ruleset=rules(), sources=(source,), seed=0)
 
 
 def test_a_restricted_ruleset_says_what_was_changed():

@@ -36,3 +36,35 @@ def test_eight_devices_train_like_one(workload, batch_size):
     assert len(one) == 20
     assert one[-1] != one[0]
     assert eight == pytest.approx(one, rel=1e-5)
+
+
+PER_ROW = """
+import sys
+sys.path.insert(0, {path!r})
+import jax, jax.numpy as jnp
+from toys import toy_workload
+from timetrial import Submission
+from timetrial.devices import Mesh
+from timetrial.problem import make_task
+from timetrial.trainer import Entry, PureTrainer
+
+def step(problem, state, batch, key):
+    _, aux = problem.loss(state.params, state.model_state, batch, key)
+    return state._replace(opt_state=aux.losses), {{"loss": jnp.mean(state.opt_state)}}
+
+workload, mesh = toy_workload(), Mesh.local()
+task = make_task(workload, horizon_examples=1000, device_count=mesh.size, device_memory_bytes=1)
+submission = Submission(lambda params, model_state, key: jnp.ones(16), step)
+entry = Entry(make=lambda hparams, task: submission, folder=None, hparams={{}}, traced=frozenset())
+trainer = PureTrainer(workload, entry, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=True)
+trainer.start()
+trainer.run(lambda counts: counts.step >= 3)
+print(len({{x.sharding for x in jax.tree.leaves(trainer.state)}}))
+"""
+
+
+def test_a_state_with_a_value_for_each_row_stays_on_all_devices_alike():
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "32"}
+    command = [sys.executable, "-c", PER_ROW.format(path=str(SCRIPT.parent))]
+    output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert output == "1\n"

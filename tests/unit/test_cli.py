@@ -140,8 +140,9 @@ def test_every_verb_takes_absl_s_logging_flags(verb: Any):
 
 def test_list_prints_what_the_lock_says_without_the_locks(shelf: Shelf, capsys: pytest.CaptureFixture[str]):
     (shelf.root / "workloads" / "LOCK.toml").write_text(LOCK)
-    shelf.add_submission("sgd", '"""Plain SGD.\n\nMore."""\nSEARCH_SPACE: dict = {}\nraise SystemExit\n')
+    shelf.add_submission("sgd", '"""Plain SGD.\n\nMore."""\nSEARCH_SPACE: dict = dict(rate=1)\nraise SystemExit\n')
     shelf.add_submission("selfish", '"""Tunes itself."""\nspace = "SEARCH_SPACE"\n')
+    shelf.add_submission("empty", "SEARCH_SPACE = {}\n")
     shelf.add_submission("broken", "def (\n")
     assert cli.main(["list", "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -160,7 +161,7 @@ def test_list_prints_what_the_lock_says_without_the_locks(shelf: Shelf, capsys: 
         }
     ]
     tuning = {submission["name"]: submission["tuning"] for submission in found["submissions"]}
-    assert tuning == {"sgd": "external", "selfish": "self", "broken": None}
+    assert tuning == {"sgd": "external", "selfish": "self", "empty": "self", "broken": None}
     assert "demo" in [ruleset["name"] for ruleset in found["rulesets"]]
 
 

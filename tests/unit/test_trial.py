@@ -9,6 +9,7 @@ import pytest
 from toy_trials import CUSTOM, SGD, custom, rules, run, write
 from toys import toy_workload
 
+from timetrial.trainer import PureTrainer
 from timetrial.trial import Trial
 
 
@@ -164,6 +165,23 @@ def test_a_step_is_charged_its_rows_and_never_less_than_the_default_batch(tmp_pa
     assert record.end is not None
     assert record.end.examples == 5 * examples
     assert record.end.examples_exact
+
+
+def test_the_loss_cannot_be_called_where_its_rows_are_not_counted(tmp_path):
+    record = run(
+        tmp_path,
+        custom("""
+            kept = []
+            def step(problem, state, batch, key):
+                kept.append(problem)
+                return gradient_step(problem, state, batch, key)
+            def on_eval(state, feedback):
+                kept[0].loss(state.params, state.model_state, Batch(()), None)
+                return state
+            hooks = {"on_eval": on_eval}
+        """),
+    )
+    assert "on_eval: problem.loss may be called in step and eval_params alone" in message(record)
 
 
 def test_a_while_loop_around_the_loss_is_refused_by_the_examples_clock_and_flagged_by_the_others(tmp_path):
@@ -356,6 +374,57 @@ def test_a_weakly_typed_state_does_not_compile_the_step_twice(tmp_path):
     assert module.traces == [1]
 
 
+def test_plain_numbers_from_on_eval_do_not_compile_the_step_twice(tmp_path):
+    plain = custom("""
+        plain_traces = []
+        def init(params, model_state, key):
+            return {"count": jnp.int32(0), "scale": jnp.float32(1.0), "key": key}
+        def step(problem, state, batch, key):
+            plain_traces.append(1)
+            return gradient_step(problem, state, batch, key)
+        def on_eval(state, feedback):
+            return state._replace(opt_state={**state.opt_state, "count": 3, "scale": 0.5})
+        hooks = {"on_eval": on_eval}
+    """)
+    import sys
+
+    record = run(tmp_path, plain, ruleset=rules("steps", budget=6, eval_every=3))
+    assert record.end is not None
+    assert record.end.status == "budget"
+    assert next(m for m in sys.modules.values() if hasattr(m, "plain_traces")).plain_traces == [1]
+
+
+def test_where_no_step_may_be_queued_each_ends_before_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("timetrial.devices.Mesh.steps_in_flight", 0)
+    slow = custom("""
+        def step(problem, state, batch, key):
+            new, report = gradient_step(problem, state, batch, key)
+            x = jax.lax.fori_loop(0, 30, lambda i, x: jnp.tanh(x @ x), jnp.full((300, 300), report["loss"]))
+            return new, {"loss": x[0, 0]}
+    """)
+    idle = []
+    run_steps = PureTrainer.run
+
+    def spying_run(self, stop):
+        run_steps(self, lambda counts: idle.append(self.state.step.is_ready()) or stop(counts))
+
+    monkeypatch.setattr(PureTrainer, "run", spying_run)
+    run(tmp_path, slow, ruleset=rules("steps", budget=6, eval_every=6))
+    assert len(idle) > 6
+    assert all(idle)
+
+
+def test_a_selected_batch_may_carry_an_array_of_the_state(tmp_path):
+    weighted = custom("""
+        def init(params, model_state, key):
+            return jnp.ones(16)
+        def select(batches, state, key):
+            return next(batches).reweight(state.opt_state)
+        hooks = {"select": select}
+    """)
+    assert losses(run(tmp_path, weighted)) == pytest.approx(losses(run(tmp_path, custom(""))), rel=1e-6)
+
+
 def test_batches_from_the_host_train_exactly_like_batches_on_the_device(tmp_path, monkeypatch):
     on_device = run(tmp_path)
     monkeypatch.setattr("timetrial.trainer.fits_on_device", lambda arrays, mesh: False)
@@ -380,6 +449,11 @@ def test_a_self_tuning_submission_has_no_hyperparameters_and_a_board_of_its_own(
     assert record.run.tuning == "self"
     assert record.run.hparams == {}
     assert run(tmp_path, SGD).run.tuning == "external"
+
+
+def test_a_search_space_that_the_text_does_not_show_is_an_error_and_no_self_tuning(tmp_path):
+    record = run(tmp_path, SGD.replace("SEARCH_SPACE =", "if True: SEARCH_SPACE ="))
+    assert "SEARCH_SPACE must be assigned at the top level" in message(record)
 
 
 def test_trials_of_a_study_try_the_points_of_one_sequence(tmp_path):

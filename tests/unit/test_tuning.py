@@ -125,7 +125,8 @@ def test_drawn_numbers_are_traced_and_choices_are_not():
         ({"learning rate": Uniform(0, 1)}, "use a Python name"),
         ({"_lr": Uniform(0, 1)}, "use a Python name"),
         ({"lr": Uniform(1, 0)}, "low must not be above high"),
-        ({"lr": Uniform(0, math.inf)}, "both finite"),
+        ({"lr": Uniform(0, math.inf)}, "must be a finite number"),
+        ({"lr": Uniform(0, 1, default=np.float32(0.5))}, "must be a finite number"),  # pyright: ignore[reportArgumentType]
         ({"lr": LogUniform(0, 1)}, "needs low above 0"),
         ({"lr": Uniform(0, 1, default=2)}, "lies outside"),
         ({"n": Choice(())}, "at least one value"),

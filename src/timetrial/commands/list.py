@@ -3,10 +3,11 @@
 import argparse
 import ast
 import sys
-from pathlib import Path
 from typing import Any
 
 from timetrial.commands.output import add_format, print_json, print_table
+from timetrial.errors import UserError
+from timetrial.loading import Source
 from timetrial.lock import read_lock
 from timetrial.registry import find_submission, submission_folders, submission_names, workload_names
 from timetrial.ruleset import Tuning, load_ruleset, ruleset_names
@@ -42,23 +43,18 @@ def submissions() -> list[dict[str, Any]]:
     """Each submission by name; `tuning` is "self" where its source assigns no SEARCH_SPACE."""
     shipped = submission_folders()
     return [
-        {"name": name, "source": "timetrial" if name in shipped else "installed", **_read_source(find_submission(name))}
+        {"name": name, "source": "timetrial" if name in shipped else "installed", **_read_source(name)}
         for name in submission_names()
     ]
 
 
-def _read_source(path: Path) -> dict[str, Any]:
+def _read_source(name: str) -> dict[str, Any]:
+    source = Source(name, find_submission(name))
     try:
-        tree = ast.parse(path.read_bytes(), filename=str(path))
-    except SyntaxError as error:
+        summary = (ast.get_docstring(source.parse()) or "").split("\n")[0]
+        return {"tuning": "self" if source.self_tuning else "external", "summary": summary}
+    except UserError as error:
         return {"tuning": None, "summary": f"does not parse: {error}"}
-    tuned = any(
-        isinstance(node, ast.Name) and node.id == "SEARCH_SPACE" and isinstance(node.ctx, ast.Store)
-        for statement in tree.body
-        for node in ast.walk(statement)
-    )
-    summary = (ast.get_docstring(tree) or "").split("\n")[0]
-    return {"tuning": "external" if tuned else "self", "summary": summary}
 
 
 def rulesets() -> list[dict[str, Any]]:
