@@ -11,11 +11,11 @@ CANDIDATES := python3.11 python3.12 python3.13 python3.14 python3 python
 PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/dev/null 2>&1 && echo $(p))))
 
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
-DEMO_SUBMISSIONS := sgd_momentum adamw lion muon schedule_free_adamw
+DEMO_SUBMISSIONS := nesterov adamw lion schedule_free_adamw
 
 .PHONY: demo test test-all lint types wheel-test clean
 
-demo: $(INSTALLED)  ## five training algorithms on three workloads, and their leaderboard (about 5 minutes)
+demo: $(INSTALLED)  ## four training algorithms on three workloads, and their leaderboard (about 5 minutes)
 	$(BIN)/timetrial run --ruleset demo $(DEMO_SUBMISSIONS:%=--submission %) --out $(DEMO)
 	$(BIN)/timetrial score $(DEMO) --out $(DEMO)/report
 

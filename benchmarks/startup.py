@@ -89,7 +89,7 @@ def harness(workload: str, folder: Path) -> float:
         process.stdin.write(json.dumps(asdict(job)))
         process.stdin.close()
         for line in process.stdout:
-            if json.loads(line).get("progress", {}).get("step", 0) > 0:
+            if json.loads(line).get("progress", {}).get("evals", 0) > 1:
                 break
         seconds = time.perf_counter() - began
         process.kill()
