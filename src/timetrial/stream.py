@@ -39,8 +39,8 @@ def fits_on_device(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> bool:
 
 
 def on_device(arrays: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """The whole training split on every device."""
-    return put_replicated({name: np.asarray(array) for name, array in arrays.items()}, mesh)
+    """The whole training split on every device, read now: a mapped file would be read within charged steps."""
+    return put_replicated({name: np.array(array) for name, array in arrays.items()}, mesh)
 
 
 def from_host(

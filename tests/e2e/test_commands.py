@@ -118,8 +118,15 @@ def test_a_failing_submission_is_a_finding(tmp_path):
             "finite",
             "not finite after 2 steps: the state, the evaluated parameters",
         ),
+        (
+            "used = []\ndef init(params, model_state, key):\n"
+            "    if used: raise RuntimeError('only once')\n"
+            "    used.append(1)\n    return ()",
+            "contract",
+            "init raised RuntimeError",
+        ),
     ],
-    ids=["randomness of its own", "NaNs"],
+    ids=["randomness of its own", "NaNs", "a second run that fails"],
 )
 def test_check_finds_what_two_steps_can_show(tmp_path, step, rule, message):
     source = write(tmp_path, custom(step))

@@ -36,9 +36,8 @@ def run(args: argparse.Namespace) -> int:
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}") from None
     inside = folder / "src" / args.name if args.package else folder
-    shown = inside if inside.is_absolute() else Path(inside)
-    print(f"{folder} is made. Write your algorithm in {shown}/submission.py, then:")
-    print(f"  timetrial check ./{shown}" if not shown.is_absolute() else f"  timetrial check {shown}")
+    print(f"{folder} is made. Write your algorithm in {inside}/submission.py, then:")
+    print(f"  timetrial check {inside if inside.is_absolute() else f'./{inside}'}")
     if args.package:
         print(f"  pip install -e {folder}   # from then on it is found by its name, {args.name}")
     return 0
