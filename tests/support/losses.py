@@ -9,7 +9,7 @@ import optax
 from toys import toy_workload
 
 from timetrial import from_optax
-from timetrial.check.conformance import in_memory
+from timetrial.data import InMemory
 from timetrial.devices import Mesh
 from timetrial.evaluate import Evaluator
 from timetrial.problem import make_task
@@ -20,7 +20,9 @@ from timetrial.trainer import Entry, PureTrainer
 def main(name: str, batch_size: int) -> None:
     workload = toy_workload(batch_norm=True) if name == "toy" else load_workload(name)
     rows = {split: workload.random_batch(4 * batch_size, seed) for seed, split in enumerate(("train", "valid", "test"))}
-    workload = dataclasses.replace(workload, data=in_memory(workload.data, rows), train_eval_rows=batch_size)
+    workload = dataclasses.replace(
+        workload, data=InMemory.holding(rows, like=workload.data), train_eval_rows=batch_size
+    )
     mesh = Mesh.local()
     task = make_task(workload, horizon_examples=1000, device_count=mesh.size, device_memory_bytes=mesh.memory_bytes)
     entry = Entry(

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from timetrial.data import Arrays, Dataset, hash_splits
+from timetrial.data import Arrays, InMemory, hash_splits
 from timetrial.target import Target
 from timetrial.workload import Batch, Field, Workload, describe_params, row_weights
 
@@ -35,20 +34,8 @@ def toy_splits(seed: int = 0) -> Mapping[str, Arrays]:
     return {split: rows(n) for split, n in ROWS.items()}
 
 
-class MemoryDataset(Dataset):
-    """A data set whose rows are made where they are asked for, and never written."""
-
-    def prepared(self, root: Path | None = None) -> bool:
-        del root
-        return True
-
-    def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
-        del root
-        return dict(self.generate()[split])
-
-
-def toy_dataset(seed: int = 0) -> MemoryDataset:
-    return MemoryDataset(
+def toy_dataset(seed: int = 0) -> InMemory:
+    return InMemory(
         name="toy",
         version="1.0.0",
         generate=lambda: toy_splits(seed),

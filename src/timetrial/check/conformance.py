@@ -1,15 +1,14 @@
 """Does a submission keep the contract? Two steps on noise, on every workload, twice."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from timetrial.data import SPLITS, Arrays, Dataset
+from timetrial.data import SPLITS, InMemory
 from timetrial.devices import Mesh
 from timetrial.failures import submission_code
 from timetrial.judge import SubmissionFailure
@@ -100,23 +99,7 @@ def _on_noise(workload: Workload) -> Workload:
     """The workload with two batches of noise for data, so that it can be tried without its own."""
     rows = 2 * workload.default_batch_size
     splits = {split: workload.random_batch(rows, seed) for seed, split in enumerate(SPLITS)}
-    return replace(workload, data=in_memory(workload.data, splits))
-
-
-def in_memory(data: Dataset, splits: Mapping[str, Arrays]) -> Dataset:
-    """The data set with other rows, which are never written."""
-    noise = _InMemory(**{f.name: getattr(data, f.name) for f in fields(Dataset)})
-    return replace(noise, generate=lambda: splits)
-
-
-class _InMemory(Dataset):
-    def prepared(self, root: Path | None = None) -> bool:
-        del root
-        return True
-
-    def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
-        del root
-        return dict(self.generate()[split])
+    return replace(workload, data=InMemory.holding(splits, like=workload.data))
 
 
 def _two_steps(workload: Workload, loaded: Loaded, source: Source, point: Point) -> _Outcome:
