@@ -29,6 +29,7 @@ def draw_profiles(board: Board, stem: Path) -> list[Path]:
             "--out draws profile.png and profile.svg, which needs matplotlib: pip install matplotlib"
         ) from None
     figure.axes[0].set(
+        xlim=(1.0, TAU_MAX),
         xlabel=f"{board.times.clock} to target, over the best",
         ylabel="share of workloads",
         title=f"Performance profiles: {board.grid.ruleset.name}, {board.grid.tuning} tuning",
@@ -50,7 +51,6 @@ def step_figure(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], en
     for i, (label, (steps, shares)) in enumerate(lines.items()):
         colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
         axes.step([*steps, end], [*shares, shares[-1]], style, where="post", color=colour, label=label)
-        axes.set_xlim(steps[0], end)
     axes.set_ylim(0.0, 1.03)
     if lines:
         axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize="small")

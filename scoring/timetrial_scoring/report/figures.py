@@ -81,7 +81,10 @@ def _leaderboard(_: Data, board: Data) -> Any:
 def _ecdf(data: Data, board: Data) -> Any:
     figure = step_figure({_plain(line["submission"]): (line["budget"], line["share"]) for line in board["ecdf"]}, 1.0)
     figure.axes[0].set(
-        xlabel=f"charged {data['clock']}, share of the budget", ylabel="share of milestones and targets met"
+        xlim=(0.0, 1.0),
+        xlabel=f"charged {data['clock']}, share of the budget",
+        ylabel="share of milestones and targets met",
+        title=_plain(f"Run-time distributions: {data['ruleset']['name']}, {board['tuning']} tuning"),
     )
     return figure
 

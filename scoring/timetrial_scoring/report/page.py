@@ -91,7 +91,8 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
         _figure(
             "Run-time distributions",
             "The share of milestones, targets and studies met, against the share of the budget spent. Each study "
-            "contributes the trial that reached the target first or, where none did, came nearest.",
+            "contributes the trial that reached the target first or, where none did, came nearest. Curves of equal "
+            "height are drawn a hair apart.",
             _ecdf(b, clock),
         )
         if board["ecdf"]

@@ -192,7 +192,7 @@
   function drawEcdf(host) {
     const lines = DATA.boards[host.dataset.board].ecdf;
     const log = isLog(host);
-    const earliest = Math.min(0.5, ...lines.flatMap((line) => line.budget.filter((share) => share > 0)));
+    const earliest = 0.8 * Math.min(1, ...lines.flatMap((line) => line.budget.filter((share) => share > 0)));
     drawSteps(host, lines, "budget", {
       x: (range) => (log ? logarithmic([earliest, 1], range, 52) : linear([0, 1], range, 70)),
       xLabel: `charged ${DATA.clock}, share of the budget${log ? ", log scale" : ""}`,
