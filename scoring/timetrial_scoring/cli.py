@@ -34,6 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-intervals", action="store_true", help="point estimates only: quicker, and needs no scipy")
     parser.add_argument("--reference", metavar="S", help="submission to give speed-ups against")
     parser.add_argument(
+        "--clocks", action="store_true", help="show seconds, steps and examples side by side in text and md"
+    )
+    parser.add_argument(
         "--out", metavar="DIR", type=Path, help="write scores.json, times.csv, profile.png, profile.svg here"
     )
     parser.add_argument("--format", choices=("text", "json", "csv", "md"), default="text", help="what to print")
@@ -55,9 +58,11 @@ def run(args: argparse.Namespace) -> int:
         result = replace(result, boards=tuple(with_claims(board) for board in result.boards))
     if args.format == "json":
         sys.stdout.write(json.dumps(to_json(result), indent=1) + "\n")
+    elif args.format == "csv":
+        sys.stdout.write(render.as_csv(result))
     else:
-        formats = {"text": render.as_text, "csv": render.as_csv, "md": render.as_markdown}
-        sys.stdout.write(formats[args.format](result))
+        formats = {"text": render.as_text, "md": render.as_markdown}
+        sys.stdout.write(formats[args.format](result, clocks=args.clocks))
     if args.out is not None:
         _write(result, args.out)
     return 1 if args.strict and result.findings else 0

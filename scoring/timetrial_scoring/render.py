@@ -19,14 +19,14 @@ _SHOWN = 3
 """How many findings of a kind, and how many flips, the text shows; JSON lists all."""
 
 
-def as_text(result: Result) -> str:
-    blocks = [text_table(table) for table in _tables(result)]
+def as_text(result: Result, *, clocks: bool = False) -> str:
+    blocks = [text_table(table) for table in _tables(result, clocks=clocks)]
     blocks += [_flips(board) for board in result.boards if board.flips]
     return "\n\n".join([*blocks, _findings(result.findings, result.runs.root)]) + "\n"
 
 
-def as_markdown(result: Result) -> str:
-    blocks = [markdown_table(table) for table in _tables(result)]
+def as_markdown(result: Result, *, clocks: bool = False) -> str:
+    blocks = [markdown_table(table) for table in _tables(result, clocks=clocks)]
     blocks += [_flips(board) for board in result.boards if board.flips]
     findings = [f"- {_escape(str(relative(finding, result.runs.root)))}" for finding in result.findings]
     return "\n\n".join([*blocks, "\n".join([f"**Findings: {len(findings)}**", "", *findings]).rstrip()]) + "\n"
@@ -74,10 +74,14 @@ def to_csv(rows: Sequence[dict[str, Any]]) -> str:
     return out.getvalue()
 
 
-def _tables(result: Result) -> list[Table]:
+def _tables(result: Result, *, clocks: bool) -> list[Table]:
     found: list[Table] = []
     for board in result.boards:
         found += [tables.leaderboard(board), *tables.times_to_target(board)]
+        if clocks:
+            found.append(tables.clocks_table(board))
+        if tables.has_spread(board):
+            found.append(tables.spread_table(board))
         if result.mode == "published":
             found.append(tables.differences(board))
     return found
@@ -112,7 +116,7 @@ def _groups(widths: Sequence[int], width: int) -> list[list[int]]:
 
 
 def _is_name(table: Table, column: int) -> bool:
-    return table.columns[column] == "submission"
+    return table.columns[column] in ("submission", "workload")
 
 
 def _line(cells: Sequence[str], widths: Sequence[int], left: Sequence[bool]) -> str:

@@ -117,9 +117,8 @@ def _clock_table(board: Board, clock: str, title: str, notes: Sequence[str]) -> 
         values[list(board.ranked)] = board.medians_sw
     best = values[list(board.ranked)].min(axis=0, initial=np.inf)
     earns = counted(board)
-    rank = {line.submission: position for position, line in enumerate(board.standings)}
     rows: list[list[str]] = []
-    for s in sorted(range(len(values)), key=lambda s: rank[board.grid.submissions[s]]):
+    for s in _best_first(board):
         cells: list[str] = []
         for w, value in enumerate(values[s]):
             text = "never" if math.isinf(value) else number(value)
@@ -131,6 +130,24 @@ def _clock_table(board: Board, clock: str, title: str, notes: Sequence[str]) -> 
         rows.append([board.grid.submissions[s], *cells])
     names = board.structure.workloads
     return Table(title, ["submission", *(f"{name} [{UNITS[clock]}]" for name in names)], rows, notes)
+
+
+def _best_first(board: Board) -> list[int]:
+    """The grid's positions of all submissions, in the order of the leaderboard."""
+    return [board.grid.submissions.index(line.submission) for line in board.standings]
+
+
+def clocks_table(board: Board) -> Table:
+    """What the median study spent by each of the three clocks; one row for each workload and submission."""
+    middle = compare.medians(board.times)
+    rows: list[list[str]] = []
+    for w, workload in enumerate(board.structure.workloads):
+        for s in _best_first(board):
+            spent = [float(middle[clock][s, w]) for clock in UNITS]
+            cells = ("never" if math.isinf(value) else number(value) for value in spent)
+            rows.append([board.grid.submissions[s], workload, *cells])
+    title = f"Three clocks side by side, of the median study: {_heading(board)}"
+    return Table(title, ["submission", "workload", *UNITS], rows)
 
 
 def counted(board: Board) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
@@ -147,18 +164,24 @@ def number(value: float) -> str:
     return "?" if math.isnan(value) else f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
+def has_spread(board: Board) -> bool:
+    """Whether some study has more than one trial, so that its hyperparameters matter."""
+    return any(len(trials) > 1 for trials in board.grid.cells.values())
+
+
 def spread_table(board: Board) -> Table:
     """Hyperparameter sensitivity: how many trials reached the target, and how much slower the slowest of them was."""
     rows: list[list[str]] = []
-    for s, name in enumerate(board.grid.submissions):
+    for s in _best_first(board):
         cells: list[str] = []
         for w in range(len(board.structure.workloads)):
             spread = compare.spread(board.times, s, w)
             wide = f", {spread.slowest / spread.fastest:.2f} x" if spread.reached > 1 and spread.fastest > 0 else ""
             cells.append(f"{spread.reached}/{spread.trials}{wide}")
-        rows.append([name, *cells])
-    title = "Sensitivity to hyperparameters: trials that reached the target, and the slowest of them over the fastest"
-    return Table(title, ["submission", *board.structure.workloads], rows)
+        rows.append([board.grid.submissions[s], *cells])
+    title = f"Sensitivity to hyperparameters: {_heading(board)}"
+    notes = ["n/m: n of the m trials of all studies reached the target; x: the slowest of those n over the fastest"]
+    return Table(title, ["submission", *board.structure.workloads], rows, notes)
 
 
 def differences(board: Board) -> Table:
@@ -186,6 +209,11 @@ def to_json(result: Result) -> dict[str, Any]:
         "mode": result.mode,
         "leaderboard": [standing_json(board, line) for board in result.boards for line in board.standings],
         "times": [row for board in result.boards for row in times_json(board)],
+        "runtime_distributions": [
+            {"tuning": board.grid.tuning, "shares": shares}
+            for board in result.boards
+            if (shares := runtime_shares(board)) is not None
+        ],
         "claims": [_claims_json(board) for board in result.boards if board.assessment is not None],
         "flips": [{"tuning": b.grid.tuning, **flip._asdict()} for b in result.boards for flip in b.flips],
         "findings": [finding_json(finding) for finding in result.findings],
@@ -270,6 +298,14 @@ def times_json(board: Board) -> list[dict[str, Any]]:
             }
             rows.append(row)
     return rows
+
+
+def runtime_shares(board: Board) -> dict[str, list[float | None]] | None:
+    """For each submission, best first, the sorted shares of the budget at which milestones were met; None for never."""
+    shares = compare.runtime_distribution(board.grid, board.times)
+    if shares is None:
+        return None
+    return {line.submission: [_plain(share) for share in shares[line.submission]] for line in board.standings}
 
 
 def _study_json(times: Times, s: int, w: int, k: int) -> dict[str, Any]:

@@ -11,6 +11,8 @@ from synthetic_runs import write_campaign
 from timetrial_scoring.report import command
 
 HOSTILE = "<img src=x onerror=window.ran=1>"
+ECDF_SCALE = "figure:has(.ecdf) .scale"
+CURVES_SCALE = "figure:has(.curves) .scale"
 DRAWN = "window.dispatchEvent(new Event('beforeprint'))"
 
 pytestmark = pytest.mark.skipif(
@@ -81,7 +83,7 @@ def test_every_chart_is_drawn_within_its_frame_and_its_labels_keep_apart(page: P
     page.js(DRAWN)
     page.settle()
     charts = page.js(CHARTS)
-    assert len(charts) == 2 * (1 + 5) + 2  # a profile and five workloads on each board; two hyperparameters on one
+    assert len(charts) == 2 * (2 + 5) + 2  # profiles, ECDFs, five workloads on each board; two hyperparameters on one
     for chart in charts:
         assert {series["s"] for series in chart["series"]} == {
             str(s) for s in range(2 if len(chart["series"]) == 2 else 5)
@@ -119,7 +121,7 @@ def test_a_click_in_the_legend_hides_a_submission_everywhere_and_another_shows_i
     page.js(DRAWN)
     key = '#external .key[data-s="1"]'
     before = shown(page, 1)
-    assert len(before) >= 1 + 5 + 2 + 3
+    assert len(before) >= 2 + 5 + 2 + 4
     assert all(before)
     page.click(key)
     page.move(1, 1)
@@ -156,15 +158,32 @@ def tip(page: Page) -> str | None:
     return page.js("document.getElementById('tip').hidden ? null : document.getElementById('tip').textContent")
 
 
+def end_of_curve(page: Page, chart: str, s: int) -> tuple[float, float]:
+    """Where a submission's curve is in the view, 40 pixels before its end."""
+    curve = json.dumps(f'{chart} .series[data-s="{s}"] .curve')
+    x, y = page.js(f"""(p => {{ const d = p.getPointAtLength(p.getTotalLength() - 40), m = p.getScreenCTM();
+        return [d.x + m.e, d.y + m.f]; }})(document.querySelector({curve}))""")
+    return x, y
+
+
 def test_pointing_at_a_profile_names_submission_tau_and_share(page: Page):
     page.scroll_to("#external .profiles")
-    at = page.js("""(p => { const d = p.getPointAtLength(p.getTotalLength() - 40), m = p.getScreenCTM();
-        return [d.x + m.e, d.y + m.f]; })(document.querySelector('#external .profiles .series[data-s="1"] .curve'))""")
-    page.move(*at)
+    page.move(*end_of_curve(page, "#external .profiles", 1))
     assert (tip(page) or "").startswith("adamw\nτ 3.8")
     assert (tip(page) or "").endswith("share 1")
     page.move(1, 1)
     assert tip(page) is None
+
+
+@pytest.mark.parametrize("scale", ["linear", "log"])
+def test_pointing_at_a_run_time_distribution_names_submission_budget_and_share(page: Page, scale: str):
+    choose(page, f"#external {ECDF_SCALE}", scale)
+    page.scroll_to("#external .ecdf")
+    page.move(*end_of_curve(page, "#external .ecdf", 4))
+    name, budget, share = (tip(page) or "").split("\n")
+    assert name == "sgd_momentum"
+    assert 80 < float(budget.removesuffix(" % of the budget")) < 100
+    assert 0 < float(share.removeprefix("share ")) < 1
 
 
 def test_pointing_at_a_crossing_names_the_trial_and_its_time(page: Page):
@@ -201,7 +220,7 @@ def labels(page: Page, selector: str) -> list[str]:
 def test_the_curves_can_be_drawn_over_the_logarithm_of_the_charge(page: Page):
     page.js(DRAWN)
     assert "charged seconds" in labels(page, "#external .curves")
-    choose(page, "#external .scale", "log")
+    choose(page, f"#external {CURVES_SCALE}", "log")
     assert set(labels(page, "#external .curves")[::2]) == {"charged seconds, log scale"}
 
 
@@ -222,7 +241,7 @@ def test_a_board_on_which_nothing_is_ranked_is_drawn_without_complaint(page: Pag
     page.open(runs / "report" / command.PAGE)
     page.js(DRAWN)
     page.settle()
-    assert page.js("document.querySelectorAll('.plot svg').length") == 1 + 5 + 1
+    assert page.js("document.querySelectorAll('.plot svg').length") == 2 + 5 + 1
     assert page.js("document.querySelector('.leaderboard tbody').innerText").count("no claim") == 3
     assert "is not ranked" in page.js("document.querySelector('.notes').textContent")
 

@@ -35,7 +35,9 @@ def rules(studies: int, trials: int, clock: str = "seconds") -> dict[str, Any]:
 
 def _workload(metric: str, value: float, better: str, budget: float) -> dict[str, Any]:
     target = {"metric": metric, "value": value, "better": better}
-    return {"budget": budget, "eval_every": budget / EVALS, "target": target}
+    easier = (2.0, 1.4) if better == "lower" else (0.5, 0.8)
+    milestones = [factor * value for factor in easier]
+    return {"budget": budget, "eval_every": budget / EVALS, "target": target, "milestones": milestones}
 
 
 def write_campaign(

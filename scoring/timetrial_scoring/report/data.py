@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from timetrial_scoring import compare, profiles, render, tables
-from timetrial_scoring.report.curves import curves, shorten
+from timetrial_scoring.report.curves import curves, shorten, shortened
 from timetrial_scoring.report.environment import environment
 from timetrial_scoring.score import Board, Result
 from timetrial_scoring.times import target_of
@@ -49,7 +49,9 @@ def _board(board: Board) -> dict[str, Any]:
         "notes": tables.leaderboard(board).notes,
         "reasons": {} if board.assessment is None else board.assessment.reasons,
         "profiles": _profiles(board),
+        "ecdf": _runtime_distributions(board),
         "times": times,
+        "has_spread": tables.has_spread(board),
         "curves": curves(board, order),
         "tuning_points": _tuning_points(board, order),
         "separation": _separation(board, order),
@@ -67,6 +69,20 @@ def _profiles(board: Board) -> list[dict[str, Any]]:
             tau = np.unique([1.0, *ratios[ratios <= profiles.TAU_MAX]])
             share = profiles.profile(board.ratios_sb[s : s + 1], tau)[0]
             lines.append({"submission": line.submission, "tau": tau.tolist(), "share": share.tolist()})
+    return lines
+
+
+def _runtime_distributions(board: Board) -> list[dict[str, Any]]:
+    """The steps of each submission's run-time ECDF: from each share of the budget on, its share of what is to be met.
+
+    Empty where the ruleset has no milestones.
+    """
+    lines: list[dict[str, Any]] = []
+    for submission, shares in (tables.runtime_shares(board) or {}).items():
+        met = np.array([share for share in shares if share is not None], np.float64)
+        budget, counts = np.unique(met, return_counts=True)
+        share = np.cumsum(counts) / len(shares)
+        lines.append({"submission": submission, "budget": [0, *shortened(budget)], "share": [0, *shortened(share)]})
     return lines
 
 
@@ -145,6 +161,11 @@ def flat_rows(board: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
             {"submission": line["submission"], "tau": tau, "share": share}
             for line in board["profiles"]
             for tau, share in zip(line["tau"], line["share"], strict=True)
+        ],
+        "ecdf": [
+            {"submission": line["submission"], "budget": budget, "share": share}
+            for line in board["ecdf"]
+            for budget, share in zip(line["budget"], line["share"], strict=True)
         ],
         "times": [
             {**{k: v for k, v in row.items() if k != "spread"}, **{f"spread_{k}": v for k, v in row["spread"].items()}}

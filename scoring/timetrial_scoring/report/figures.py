@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from timetrial_scoring import render, tables
-from timetrial_scoring.figure import COLOURS, STYLES, draw_profiles
+from timetrial_scoring.figure import COLOURS, STYLES, draw_profiles, step_figure
 from timetrial_scoring.report.data import flat_rows
 from timetrial_scoring.score import Result
 
@@ -75,6 +75,17 @@ def _leaderboard(_: Data, board: Data) -> Any:
     axes.set(xlim=(-0.02, 1.02), ylim=(len(lines) - 0.4, -0.6), xlabel=xlabel)
     axes.set_yticks(range(len(lines)), [_plain(line["submission"]) for line in lines])
     axes.grid(axis="x", alpha=0.3)
+    return figure
+
+
+def _ecdf(data: Data, board: Data) -> Any:
+    figure = step_figure({_plain(line["submission"]): (line["budget"], line["share"]) for line in board["ecdf"]}, 1.0)
+    figure.axes[0].set(
+        xlim=(0.0, 1.0),
+        xlabel=f"charged {data['clock']}, share of the budget",
+        ylabel="share of milestones and targets met",
+        title=_plain(f"Run-time distributions: {data['ruleset']['name']}, {board['tuning']} tuning"),
+    )
     return figure
 
 
@@ -204,6 +215,7 @@ def _separation(_: Data, board: Data) -> Any:
 
 _DRAW = {
     "leaderboard": _leaderboard,
+    "ecdf": _ecdf,
     "times": _times,
     "curves": _curves,
     "tuning": _tuning,

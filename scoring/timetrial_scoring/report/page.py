@@ -9,7 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from timetrial_scoring.report.markup import TIMES, Html, breakable, counted, join, tag
-from timetrial_scoring.report.page_tables import Board, leaderboard, separation, times
+from timetrial_scoring.report.page_tables import Board, leaderboard, sensitivity, separation, times
 
 _TUNING = {"external": "External tuning", "self": "Self-tuning"}
 _CLOCK = {"seconds": "time", "steps": "steps", "examples": "examples"}
@@ -80,7 +80,7 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
     counts = ", ".join(counted(size, noun) for noun, size in sizes.items())
     efficiency = " This is data efficiency, not time." if clock == "examples" else ""
     beside = "" if clock == "seconds" else ", and below the seconds, which do not rank"
-    sections = [
+    sections: list[Html | None] = [
         _figure("Leaderboard", "", leaderboard(board), board["notes"]),
         _figure(
             "Performance profiles",
@@ -88,6 +88,15 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
             "The area under a profile is the score. Curves of equal height are drawn a hair apart.",
             _chart("profiles", b, "Performance profiles: share of workloads against the ratio to the best"),
         ),
+        _figure(
+            "Run-time distributions",
+            "The share of milestones, targets and studies met, against the share of the budget spent. Each study "
+            "contributes the trial that reached the target first or, where none did, came nearest. Curves of equal "
+            "height are drawn a hair apart.",
+            _ecdf(b, clock),
+        )
+        if board["ecdf"]
+        else None,
         _figure(
             f"{_CLOCK[clock].capitalize()} to target",
             f"{clock.capitalize()}, median over studies{beside}. Shaded by the ratio to the best of the workload, ★. "
@@ -114,6 +123,14 @@ def _board(data: Mapping[str, Any], b: int) -> Html:
         )
         if tuning["names"]
         else _figure("Tuning", "", tag("p", "No submission varied a hyperparameter.", class_="note")),
+        _figure(
+            "Sensitivity to hyperparameters",
+            "Of the trials of all studies, how many reached the target, and "
+            f"the {clock} that the fastest · median · slowest of those took.",
+            sensitivity(board),
+        )
+        if board["has_spread"]
+        else None,
     ]
     if board["flips"]:
         flips = tag("ul", *(tag("li", flip) for flip in board["flips"]))
@@ -163,10 +180,19 @@ def _legend(board: Board) -> Html:
     return tag("div", every, *keys, class_="legend", role="group", aria_label="Show or hide submissions")
 
 
+def _ecdf(b: int, clock: str) -> Html:
+    label = "Run-time distributions: share of milestones, targets and studies met, against the share of the budget"
+    return join([_scale(clock), _chart("ecdf", b, label)])
+
+
 def _curves(board: Board, b: int, clock: str) -> Html:
-    control = _choice(f"Charged {clock}", "scale", {"linear": "linear", "log": "log"})
     cards = (_curve(board, b, w) for w in range(len(board["workloads"])))
-    return join([tag("div", control, class_="controls"), tag("div", *cards, class_="grid")])
+    return join([_scale(clock), tag("div", *cards, class_="grid")])
+
+
+def _scale(clock: str) -> Html:
+    control = _choice(f"Charged {clock}", "scale", {"linear": "linear", "log": "log"})
+    return tag("div", control, class_="controls")
 
 
 def _choice(label: str, name: str, options: Mapping[str, str]) -> Html:

@@ -1,7 +1,7 @@
-"""The figures of a report that are tables: leaderboard, times to target, and which pairs the data separate."""
+"""The figures of a report that are tables: leaderboard, times to target, spread over trials, separated pairs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from timetrial_scoring.report.markup import DASH, TIMES, Html, breakable, join, tag
@@ -87,7 +87,17 @@ def _families(board: Board) -> list[tuple[str, list[str]]]:
 
 
 def times(data: Mapping[str, Any], board: Board) -> Html:
-    clock = data["clock"]
+    table = _by_workload(board, "heat", lambda row, kind: _time(row, data["clock"], data["tau_max"], kind))
+    scale = tag("p", tag("span", class_="ramp"), f" the best … {data['tau_max']:g} {TIMES} the best", class_="note")
+    return join([_scroll(table, "Time to target"), scale])
+
+
+def sensitivity(board: Board) -> Html:
+    return _scroll(_by_workload(board, "heat spread", _spread), "Sensitivity to hyperparameters")
+
+
+def _by_workload(board: Board, class_: str, cell: Callable[[Mapping[str, Any], str], Html]) -> Html:
+    """Submissions x workloads, a held-out variant beside its base; `cell` makes one of a row of times and its kind."""
     by_cell = {(row["submission"], row["workload"]): row for row in board["times"]}
     families = _families(board)
     has_variants = any(len(names) > 1 for _, names in families)
@@ -112,7 +122,7 @@ def times(data: Mapping[str, Any], board: Board) -> Html:
             "tr",
             tag("th", breakable(name), scope="row", class_="name"),
             *(
-                _time(by_cell[name, workload], clock, data["tau_max"], "base" if workload == base else "variant")
+                cell(by_cell[name, workload], "base" if workload == base else "variant")
                 for base, names in families
                 for workload in names
             ),
@@ -120,9 +130,7 @@ def times(data: Mapping[str, Any], board: Board) -> Html:
         )
         for s, name in enumerate(board["submissions"])
     ]
-    table = tag("table", tag("thead", *head), tag("tbody", *rows), class_="heat")
-    scale = tag("p", tag("span", class_="ramp"), f" the best … {data['tau_max']:g} {TIMES} the best", class_="note")
-    return join([_scroll(table, "Time to target"), scale])
+    return tag("table", tag("thead", *head), tag("tbody", *rows), class_=class_)
 
 
 def _short(variant: str, base: str) -> str:
@@ -143,6 +151,15 @@ def _time(row: Mapping[str, Any], clock: str, tau_max: float, kind: str) -> Html
     if not row["earns"]:
         return tag("td", f"({text})", best, seconds, class_=f"{kind} idle", data_tip=tip)
     return tag("td", text, best, seconds, class_=kind, style=f"--t:{shade:.3f}", data_tip=tip)
+
+
+def _spread(row: Mapping[str, Any], kind: str) -> Html:
+    spread = row["spread"]
+    reached = f"{spread['reached']} / {spread['trials']}"
+    if not spread["reached"]:
+        return tag("td", reached, class_=f"{kind} never")
+    fastest, median, slowest = (number(spread[key]) for key in ("fastest", "median", "slowest"))
+    return tag("td", reached, tag("small", f"{fastest} · ", tag("b", median), f" · {slowest}"), class_=kind)
 
 
 def separation(board: Board) -> Html:

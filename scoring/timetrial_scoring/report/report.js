@@ -15,6 +15,7 @@
     "M0,-5L1.5,-1.6L5,-1.4L2.3,1L3.2,4.6L0,2.6L-3.2,4.6L-2.3,1L-5,-1.4L-1.5,-1.6z", // star
     "M-5,-2.2L-2.2,-5L0,-2.8L2.2,-5L5,-2.2L2.8,0L5,2.2L2.2,5L0,2.8L-2.2,5L-5,2.2L-2.8,0z", // cross
   ];
+  const MARKED = 16; // a curve of more steps has a mark at every second, third, ... of them
   const REACH = 40; // pixels from which the pointer finds a curve
 
   const colour = (s) => `var(--c${s % COLOURS})`;
@@ -49,6 +50,7 @@
   function linear([low, high], [from, to], room) {
     if (low === high) [low, high] = [low - (Math.abs(low) || 1) * 0.05, high + (Math.abs(high) || 1) * 0.05];
     const scale = (value) => from + ((value - low) / (high - low)) * (to - from);
+    scale.invert = (pixel) => low + ((pixel - from) / (to - from)) * (high - low);
     const wanted = Math.max(2, Math.abs(to - from) / room);
     const raw = (high - low) / wanted;
     const power = 10 ** Math.floor(Math.log10(raw));
@@ -62,6 +64,7 @@
     if (low === high) [low, high] = [low / 1.5, high * 1.5];
     const inner = linear([Math.log10(low), Math.log10(high)], [from, to], room);
     const scale = (value) => inner(Math.log10(value));
+    scale.invert = (pixel) => 10 ** inner.invert(pixel);
     const within = (factors) => {
       const found = [];
       for (let p = Math.floor(Math.log10(low)); p <= Math.ceil(Math.log10(high)); p++)
@@ -178,20 +181,44 @@
   }
 
   function drawProfiles(host) {
+    drawSteps(host, DATA.boards[host.dataset.board].profiles, "tau", {
+      x: (range) => linear([1, DATA.tau_max], range, 70),
+      xLabel: `τ: ${DATA.clock} to target, over the best`,
+      yLabel: "share of base workloads",
+      where: (tau) => `τ ${tau.toFixed(2)}`,
+    });
+  }
+
+  function drawEcdf(host) {
+    const lines = DATA.boards[host.dataset.board].ecdf;
+    const log = isLog(host);
+    const earliest = 0.8 * Math.min(1, ...lines.flatMap((line) => line.budget.filter((share) => share > 0)));
+    drawSteps(host, lines, "budget", {
+      x: (range) => (log ? logarithmic([earliest, 1], range, 52) : linear([0, 1], range, 70)),
+      xLabel: `charged ${DATA.clock}, share of the budget${log ? ", log scale" : ""}`,
+      yLabel: "share of milestones and targets met",
+      where: (share) => `${format(100 * share, 3)} % of the budget`,
+    });
+  }
+
+  const isLog = (host) => host.closest("figure").querySelector(".scale").value === "log";
+
+  // Step functions of the share, one for each submission; the steps are at `line[key]`, `where` puts one into words.
+  function drawSteps(host, functions, key, { x, xLabel, yLabel, where }) {
     const board = DATA.boards[host.dataset.board];
-    const lines = board.profiles.map((line) => ({ ...line, s: board.submissions.indexOf(line.submission) }));
+    const lines = functions.map((line) => ({ ...line, steps: line[key], s: board.submissions.indexOf(line.submission) }));
     const labelled = host.clientWidth >= 640;
     const longest = Math.max(0, ...lines.map((line) => line.submission.length));
     const chart = frame(host, {
       height: Math.max(Math.min(560, Math.max(280, host.clientWidth * 0.45)), labelled ? 16 * lines.length + 64 : 0),
       right: labelled ? Math.min(260, 30 + 7.4 * longest) : 14,
       top: 44,
-      x: (range) => linear([1, DATA.tau_max], range, 70),
       y: (range) => linear([0, 1], range, 45),
-      xLabel: `τ: ${DATA.clock} to target, over the best`,
-      yLabel: "share of base workloads",
+      x,
+      xLabel,
+      yLabel,
     });
-    const { px } = chart;
+    const px = (step) => Math.max(chart.left, chart.px(step)); // log(0) lies beyond the left edge
     // Equal shares would hide one another: each curve lies a hair beside its height.
     const aside = Math.min(3, 18 / lines.length);
     const py = (share, s) => chart.py(share) + (s - (lines.length - 1)) * aside;
@@ -199,26 +226,26 @@
     for (const { line, y, at } of ends.reverse()) {
       const group = series(chart, host, line.s);
       const corners = [];
-      line.tau.forEach((tau, i) => {
-        if (i) corners.push([px(tau), py(line.share[i - 1], line.s)]);
-        corners.push([px(tau), py(line.share[i], line.s)]);
+      line.steps.forEach((step, i) => {
+        if (i) corners.push([px(step), py(line.share[i - 1], line.s)]);
+        corners.push([px(step), py(line.share[i], line.s)]);
       });
       corners.push([chart.right, y]);
-      line.corners = corners;
       add(group, "path", { class: "bold curve", d: path(corners), "stroke-dasharray": dash(line.s) });
-      line.tau.forEach((tau, i) => mark(group, line.s, px(tau), py(line.share[i], line.s)));
+      const every = Math.ceil(line.steps.length / MARKED);
+      line.steps.forEach((step, i) => i % every || mark(group, line.s, px(step), py(line.share[i], line.s)));
       if (!labelled) continue;
       add(group, "path", { class: "lead", d: path([[chart.right + 2, y], [chart.right + 14, at]]) });
       const shown = line.submission.length > 32 ? `${line.submission.slice(0, 31)}…` : line.submission;
       add(group, "text", { class: "end", x: chart.right + 18, y: at + 4, style: `fill:${colour(line.s)}` }, shown);
     }
     watch(chart, host, (x, y) => {
-      const tau = 1 + ((Math.min(Math.max(x, chart.left), chart.right) - chart.left) / (chart.right - chart.left)) * (DATA.tau_max - 1);
-      const at = (line) => line.share[line.tau.findLastIndex((step) => step <= tau + 1e-9)];
+      const here = chart.px.invert(Math.min(Math.max(x, chart.left), chart.right));
+      const at = (line) => line.share[line.steps.findLastIndex((step) => step <= here + 1e-9)];
       const points = lines.filter((line) => !hidden[host.dataset.board].has(line.s))
-        .map((line) => ({ x: px(tau), y: py(at(line), line.s), s: line.s, line }));
+        .map((line) => ({ x: px(here), y: py(at(line), line.s), s: line.s, line }));
       const found = nearest(points, x, y);
-      return found && { ...found, text: `${found.line.submission}\nτ ${tau.toFixed(2)}\nshare ${format(at(found.line), 3)}` };
+      return found && { ...found, text: `${found.line.submission}\n${where(here)}\nshare ${format(at(found.line), 3)}` };
     });
   }
 
@@ -227,7 +254,7 @@
     const data = board.curves[host.dataset.w];
     const charges = data.trials.flatMap((trial) => trial.x.filter((x) => x > 0));
     const [earliest, furthest] = charges.reduce(([low, high], x) => [Math.min(low, x), Math.max(high, x)], [Infinity, 0]);
-    const log = charges.length > 0 && host.closest("figure").querySelector(".scale").value === "log";
+    const log = charges.length > 0 && isLog(host);
     const chart = frame(host, {
       height: Math.min(320, Math.max(240, host.clientWidth * 0.55)),
       x: (range) => (log ? logarithmic([earliest, furthest], range, 52) : linear([0, furthest || data.budget], range, 64)),
@@ -348,7 +375,7 @@
     });
   }
 
-  const DRAW = { profiles: drawProfiles, curves: drawCurves, tuning: drawTuning };
+  const DRAW = { profiles: drawProfiles, ecdf: drawEcdf, curves: drawCurves, tuning: drawTuning };
   const plots = [...document.querySelectorAll("[data-chart]")];
   const drawn = new Map(); // chart -> the width it was drawn for
 

@@ -92,6 +92,46 @@ def test_the_area_under_a_profile_is_the_score(data: dict[str, Any]):
             assert area / 3 == pytest.approx(scores[line["submission"]])
 
 
+def test_a_run_time_distribution_ends_at_the_share_of_milestones_targets_and_studies_that_were_met(
+    data: dict[str, Any], scored: Result
+):
+    for board, of_score in zip(data["boards"], to_json(scored)["runtime_distributions"], strict=True):
+        assert board["tuning"] == of_score["tuning"]
+        assert [line["submission"] for line in board["ecdf"]] == list(of_score["shares"]) == board["submissions"]
+        for line in board["ecdf"]:
+            shares = of_score["shares"][line["submission"]]
+            assert len(shares) == 5 * 3 * 3  # workloads, studies, two milestones and the target
+            assert (line["budget"][0], line["share"][0]) == (0, 0)
+            for budget, height in zip(line["budget"], line["share"], strict=True):
+                below = sum(share is not None and share <= budget * 1.001 for share in shares)
+                assert height == pytest.approx(below / len(shares), rel=1e-3)
+    never = next(line for line in data["boards"][0]["ecdf"] if line["submission"] == "sgd")
+    assert 0 < never["share"][-1] < 1, "sgd reaches no target, but some milestones"
+
+
+def test_without_milestones_or_with_one_trial_a_study_there_is_nothing_to_show_for_them(
+    log: Callable[..., Path], ruleset_file: Callable[..., str], rules: dict[str, Any], tmp_path: Path
+):
+    log("adam", "digits", [(10.0, 0.05)])
+    data = report_data(score_folder(tmp_path / "logs", ruleset=ruleset_file(rules)))
+    titles = Seen(render_page(data)).text["h3"]
+    assert "Training curves" in titles
+    assert "Run-time distributions" not in titles
+    assert "Sensitivity" not in titles
+
+
+def test_sensitivity_gives_the_trials_that_reached_and_their_fastest_median_and_slowest(
+    log: Callable[..., Path], ruleset_file: Callable[..., str], rules: dict[str, Any], tmp_path: Path
+):
+    rules["external"]["trials"] = 4
+    for trial, seconds in enumerate((10.0, 30.0, 80.0), 1):
+        log("adam", "digits", [(seconds, 0.05)], trial=trial)
+    log("adam", "digits", [(5.0, 0.5)], trial=4)
+    page = render_page(report_data(score_folder(tmp_path / "logs", ruleset=ruleset_file(rules))))
+    assert "3 / 4<small>10 · <b>30</b> · 80</small>" in page
+    assert "0 / 0" in page
+
+
 def test_the_bold_curve_crosses_the_target_at_the_time_on_the_board(data: dict[str, Any]):
     for board in data["boards"]:
         times = {(row["submission"], row["workload"]): row["seconds"] for row in board["times"]}
@@ -279,7 +319,7 @@ def test_every_figure_is_a_csv_with_the_numbers_of_the_page(data: dict[str, Any]
 
 
 def test_every_figure_is_a_png_and_an_svg(drawn: Path):
-    pictures = {"leaderboard", "profiles", "times", "curves", "tuning", "separation"}
+    pictures = {"leaderboard", "profiles", "ecdf", "times", "curves", "tuning", "separation"}
     assert {path.stem for path in (drawn / "external").glob("*.svg")} == pictures
     for name in pictures:
         assert (drawn / "external" / f"{name}.png").read_bytes()[:4] == b"\x89PNG"

@@ -67,6 +67,46 @@ def test_a_board_charged_in_examples_speaks_of_data_efficiency_and_shows_seconds
     assert "7.5" in out
 
 
+@pytest.mark.parametrize("form", ["text", "md"])
+def test_clocks_shows_seconds_steps_and_examples_side_by_side_where_asked(small, capsys, form):
+    assert main([*small, "--format", form]) == 0
+    assert "Three clocks" not in capsys.readouterr().out
+    assert main([*small, "--format", form, "--clocks"]) == 0
+    table = capsys.readouterr().out.partition("Three clocks side by side")[2]
+    rows = [cells for line in table.splitlines() if len(cells := line.replace("|", " ").split()) == 5]
+    assert ["submission", "workload", "seconds", "steps", "examples"] in rows
+    assert ["adam", "digits", "10", "20", "?"] in rows
+    assert ["sgd", "words", "100", "20", "?"] in rows
+
+
+@pytest.mark.parametrize("form", ["text", "md"])
+def test_sensitivity_is_shown_where_a_study_has_more_than_one_trial(small, log, rules, ruleset_file, capsys, form):
+    assert main([*small, "--format", form]) == 0
+    assert "Sensitivity" not in capsys.readouterr().out
+    rules["external"]["trials"] = 3
+    ruleset_file(rules)
+    log("sgd", "digits", [(75.0, 0.05)], trial=2)
+    log("sgd", "digits", [(5.0, 0.5)], trial=3)
+    assert main([*small, "--format", form]) == 0
+    table = capsys.readouterr().out.partition("Sensitivity to hyperparameters")[2]
+    assert "2/3, 2.50 x" in table
+    assert "1/1" in table
+
+
+def test_json_has_the_run_time_distributions_of_boards_with_milestones(small, rules, ruleset_file, capsys):
+    assert main([*small, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["runtime_distributions"] == []
+    rules["workloads"]["digits"]["milestones"] = [0.5]
+    rules["workloads"]["words"]["milestones"] = [30.5]
+    rules["workloads"]["words"]["target"]["value"] = 31.5
+    ruleset_file(rules)
+    assert main([*small, "--format", "json"]) == 0
+    (board,) = json.loads(capsys.readouterr().out)["runtime_distributions"]
+    assert board["tuning"] == "external"
+    # adam: 0.5 at 5 s and 0.1 at 10 s of 100, 30.5 at 200 s of 1000; nobody gets to 31.5.
+    assert board["shares"] == {"adam": [0.05, 0.1, 0.2, None], "sgd": [0.1, 0.15, 0.3, None]}
+
+
 def test_published_mode_shows_what_differs_from_the_exact_one(small, capsys):
     assert main([*small, "--mode", "published"]) == 0
     assert "What differs between the published and the exact mode" in capsys.readouterr().out
