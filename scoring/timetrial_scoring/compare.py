@@ -121,7 +121,14 @@ def _milestone_charges(
     if trial is None or target is None:
         return [float("inf")] * len(values)
     return [
-        find_crossing(trial, Target(target.metric, value, target.better), times.clock, budget=budget).charge / budget
+        find_crossing(
+            trial,
+            Target(target.metric, value, target.better),
+            times.clock,
+            budget=budget,
+            confirmation=grid.ruleset.confirmation,
+        ).charge
+        / budget
         for value in values
     ]
 
