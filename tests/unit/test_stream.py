@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timetrial.devices import Mesh
-from timetrial.stream import EpochStream, from_host, gather
+from timetrial.stream import EpochStream, from_host, gather, on_device
 
 
 @given(rows=st.integers(1, 60), epoch=st.integers(0, 5), seed=st.integers(0, 2**64 - 1))
@@ -61,3 +61,10 @@ def test_rows_that_the_devices_do_not_divide_are_padded_with_weight_zero(rows, w
     assert ("weights" in batch) == weighted
     if weighted:
         assert batch["x"][batch["weights"] > 0].tolist() == list(range(rows))
+
+
+def test_data_on_the_device_are_no_longer_in_their_file(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((1000, 64), np.float32))
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    (array,) = on_device({"x": mapped}, Mesh.local()).values()
+    assert not np.shares_memory(np.asarray(array.addressable_shards[0].data), mapped)
