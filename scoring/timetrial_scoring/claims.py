@@ -10,10 +10,13 @@ DRAWS = 2000
 
 
 def with_claims(board: Board) -> Board:
-    """The board with its `assessment`, and with the lines of its leaderboard filled in. Imports scipy."""
+    """The board with its `assessment`, and with the lines of its leaderboard filled in. Imports scipy.
+
+    A board in published mode stays as it is: what is assessed are exact scores.
+    """
     from timetrial_scoring.uncertainty import assess
 
-    if not board.ranked:
+    if not board.ranked or board.mode == "published":
         return board
     names = list(board.names)
     reference = names.index(board.reference) if board.reference in names else None
