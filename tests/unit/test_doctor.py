@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from toys import toy_workload
 
 from timetrial.cli import main
 from timetrial.commands import doctor
@@ -83,3 +84,18 @@ def test_doctor_prints_tables(capsys: pytest.CaptureFixture[str]):
 def test_an_unknown_ruleset_is_said_before_the_clock_is_watched(capsys: pytest.CaptureFixture[str]):
     assert main(["doctor", "dmo", "--seconds", "1e9"]) == 2
     assert "did you mean 'demo'" in capsys.readouterr().err
+
+
+def test_hours_of_a_ruleset_charged_in_examples_follow_a_measured_pace():
+    hours = {
+        (row["board"], row["workload"]): row["hours"] for row in doctor.cost(rules("examples"), {"a": 2.0, "b": 3.0})
+    }
+    assert hours["external", "a"] == pytest.approx(30.0)
+    assert hours["external", "all"] == pytest.approx(30.0 + 7.5)
+    assert {row["hours"] for row in doctor.cost(rules("examples"), {"a": 2.0}) if row["workload"] == "all"} == {None}
+
+
+def test_a_pace_is_that_of_real_steps():
+    from timetrial.check.pace import seconds_a_step
+
+    assert 0 < seconds_a_step(toy_workload(), seconds=0.01) < 1

@@ -1,1 +1,1 @@
-"""Is this submission valid? `conformance` runs it for two steps on every workload; nothing here is timed."""
+"""Is this submission valid? `conformance` runs it for two steps on every workload. `pace` times plain steps."""

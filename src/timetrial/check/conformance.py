@@ -64,7 +64,7 @@ def _check_on(workload: Workload, loaded: Loaded, source: Source) -> Iterator[Ve
     space = loaded.search_space
     point = default_point(space) if space else {}
     others = [] if not space else halton_points(space, 1, seed=0) if isinstance(space, Mapping) else space[1:]
-    noise = _on_noise(workload)
+    noise = on_noise(workload)
 
     def verdict(rule: str, status: Literal["pass", "warn", "fail"], message: str) -> Verdict:
         return Verdict(rule, workload.name, status, message)
@@ -95,7 +95,7 @@ def _check_on(workload: Workload, loaded: Loaded, source: Source) -> Iterator[Ve
             yield verdict("search space", "fail", f"at the point {dict(other)}: {failure}")
 
 
-def _on_noise(workload: Workload) -> Workload:
+def on_noise(workload: Workload) -> Workload:
     """The workload with two batches of noise for data, so that it can be tried without its own."""
     rows = 2 * workload.default_batch_size
     splits = {split: workload.random_batch(rows, seed) for seed, split in enumerate(SPLITS)}

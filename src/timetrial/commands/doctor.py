@@ -4,7 +4,7 @@ import argparse
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,19 @@ GIB = 2**30
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ruleset", nargs="?", metavar="RULESET", help="a ruleset, to estimate what it costs")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long to watch the clock (default: 1)")
+    parser.add_argument(
+        "--measure",
+        action="store_true",
+        help="time AdamW's steps here, for hours of rulesets charged in examples or steps",
+    )
     add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     rules = None if args.ruleset is None else load_ruleset(args.ruleset)
     found = {"versions": packages(), "machine": machine(), "clock": clock_noise(args.seconds)}
-    costs = None if rules is None else cost(rules)
+    paces = measured(rules) if rules is not None and args.measure else {}
+    costs = None if rules is None else cost(rules, paces)
     if args.format == "json":
         print_json(found | ({} if costs is None else {"cost": costs}))
         return 0
@@ -33,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
         print_table(title.capitalize(), [{"": name.replace("_", " "), "value": _text(v)} for name, v in values.items()])
     if rules is not None and costs is not None:
         print_table(f"Cost of one submission under {rules.name}, at most", costs)
+        if rules.clock != "seconds":
+            print("hours: of training at AdamW's pace here, evaluation aside" if paces else "hours: with --measure")
     return 0
 
 
@@ -98,14 +106,29 @@ def _steal(before: list[int] | None, after: list[int] | None) -> float | None:
     return (after[7] - before[7]) / (sum(after) - sum(before))
 
 
-def cost(rules: Ruleset) -> list[dict[str, Any]]:
+def measured(rules: Ruleset) -> dict[str, float]:
+    """Seconds that a unit of the ruleset's clock takes AdamW on this machine, by workload. Imports jax."""
+    from timetrial.check.pace import seconds_a_step
+    from timetrial.compilation import cache_folder, use_cache
+    from timetrial.registry import load_workload
+
+    if rules.clock == "seconds":
+        return {}
+    use_cache(cache_folder())
+    workloads = {name: load_workload(name) for name in rules.workloads}
+    examples = {name: w.default_batch_size if rules.clock == "examples" else 1 for name, w in workloads.items()}
+    return {name: seconds_a_step(workload) / examples[name] for name, workload in workloads.items()}
+
+
+def cost(rules: Ruleset, paces: Mapping[str, float] = {}) -> list[dict[str, Any]]:
     """What one submission can charge, by workload and board: studies x trials x budget, nothing reached early.
 
-    `hours` is None where the ruleset charges steps or examples: how long these take depends on the submission.
+    `hours` is None where the ruleset charges steps or examples and `paces` does not say how many seconds one takes.
     """
 
-    def hours(charge: float) -> float | None:
-        return charge / 3600 if rules.clock == "seconds" else None
+    def hours(name: str, charge: float) -> float | None:
+        pace = 1.0 if rules.clock == "seconds" else paces.get(name)
+        return None if pace is None else charge * pace / 3600
 
     rows: list[dict[str, Any]] = []
     for board, tuning in (("external", rules.external), ("self-tuning", rules.self_tuning)):
@@ -116,10 +139,15 @@ def cost(rules: Ruleset) -> list[dict[str, Any]]:
             charge = tuning.studies * tuning.trials * budget
             rows.append(
                 {"board": board, "workload": name, "studies": tuning.studies, "trials": tuning.trials}
-                | {"budget": budget, "total": charge, "clock": rules.clock, "hours": hours(charge)}
+                | {"budget": budget, "total": charge, "clock": rules.clock, "hours": hours(name, charge)}
             )
-        total = sum(row["total"] for row in rows if row["board"] == board)
-        rows.append(rows[-1] | {"workload": "all", "budget": None, "total": total, "hours": hours(total)})
+        mine = [row for row in rows if row["board"] == board]
+        known = all(row["hours"] is not None for row in mine)
+        sums = {
+            "total": sum(row["total"] for row in mine),
+            "hours": sum(row["hours"] for row in mine) if known else None,
+        }
+        rows.append(rows[-1] | {"workload": "all", "budget": None} | sums)
     return rows
 
 
