@@ -125,11 +125,11 @@ def test_a_crash_in_the_middle_keeps_the_evals_before_it(tmp_path):
     ids=["step", "select", "import"],
 )
 def test_a_submission_that_never_ends_is_given_up_as_hung(tmp_path, endless):
-    log = start(tmp_path, custom(endless), hang_seconds=4.0)
+    log = start(tmp_path, custom(endless), hang_seconds=8.0)
     assert log.ends == [("s0", 0, "hung")]
     end = record_of(tmp_path, "s0").end
     assert end is not None
-    assert "no step finished for 4 s" in end.message
+    assert "no step finished for 8 s" in end.message
 
 
 def test_an_output_folder_that_exists_is_refused_without_resume(tmp_path):
@@ -197,7 +197,7 @@ def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_aga
 
 def test_a_thread_that_outlives_its_trial_holds_up_no_campaign(tmp_path):
     leaves = custom("import threading\nthreading.Thread(target=threading.Event().wait).start()")
-    log = start(tmp_path, leaves, SGD, hang_seconds=4.0)
+    log = start(tmp_path, leaves, SGD, hang_seconds=8.0)
     assert log.ends == [("s0", 0, "budget"), ("s1", 0, "budget")]
 
 
