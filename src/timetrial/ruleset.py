@@ -107,7 +107,9 @@ class Ruleset:
             return _parse(data)
         except UserError as error:
             raise UserError(f"{where}: {error}") from None
-        except (TypeError, ValueError, KeyError, AttributeError) as error:
+        except KeyError as error:
+            raise UserError(f"{where}: {error} is missing; see docs/rulesets.md for the fields") from error
+        except (TypeError, ValueError, AttributeError) as error:
             raise UserError(f"{where}: {type(error).__name__}: {error}; see docs/rulesets.md for the fields") from error
 
 

@@ -3,6 +3,8 @@
 import argparse
 from dataclasses import asdict
 
+from absl import logging
+
 from timetrial.commands.output import add_format, print_json
 from timetrial.loading import find_source
 
@@ -12,6 +14,7 @@ _MARKS = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a submission: its folder, its file or its name")
     parser.add_argument("--workload", "-w", nargs="+", metavar="W", help="workloads to try (default: all)")
+    parser.add_argument("--traceback", action="store_true", help="print the traceback of what the submission raises")
     add_format(parser)
 
 
@@ -23,6 +26,8 @@ def run(args: argparse.Namespace) -> int:
     from timetrial.compilation import cache_folder, use_cache
     from timetrial.registry import load_workload, workload_names
 
+    if not args.traceback:
+        logging.set_verbosity(logging.FATAL)
     source = find_source(args.path)
     workloads = [load_workload(name) for name in args.workload or workload_names()]
     use_cache(cache_folder())
