@@ -106,7 +106,9 @@ def _jvp(primals: Sequence[Any], tangents: Sequence[Any], *, rows: int, outputs:
 
 def _transpose(cotangents: Sequence[Any], *operands: Any, rows: int, outputs: int, kind: str) -> list[Any]:
     if any(ad.is_undefined_primal(operand) for operand in operands[outputs:]):
-        raise NotImplementedError("a loss that is linear in the point where it is differentiated cannot be transposed")
+        raise TypeError(
+            "problem.loss cannot be transposed by itself; differentiate it with jax.grad, jax.vjp or jax.jvp"
+        )
     result: list[Any] = [None] * len(operands)
     moving = [i for i in range(outputs) if not isinstance(cotangents[i], ad.Zero)]
     if moving:

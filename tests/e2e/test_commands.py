@@ -85,6 +85,15 @@ def test_a_mistake_is_one_line_with_exit_code_2_and_leaves_nothing(tmp_path, arg
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_ruleset_that_only_scores_logs_runs_nothing(tmp_path):
+    head = 'description = ""\nversion = 1\nclock = "seconds"\n[external]\nstudies = 1\ntrials = 1\n'
+    (tmp_path / "logs.toml").write_text(f"{head}[workloads.{WORKLOAD}]\nbudget = 10\n")
+    refused = timetrial("run", "-s", "adamw", "-r", "logs.toml", "-o", "runs", cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "ruleset 'logs' is for scoring logs" in refused.stderr
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_failing_submission_is_a_finding(tmp_path):
     source = write(tmp_path, custom("def step(problem, state, batch, key):\n    raise ValueError('too bad')"))
     arguments = ("-s", source.folder, "-w", WORKLOAD, "-r", "smoke", "-o", "runs")
