@@ -115,7 +115,7 @@ def build(model: Net) -> Workload:
         better="lower",
         param_info=_param_info(model, jax.eval_shape(lambda: init(jax.random.key(0))[0])),
         default_batch_size=16,
-        max_batch_size=2048,
+        max_batch_size=1024,
         eval_batch_size=128,
         rows_coupled=model.norm == "batch",
         has_dropout=True,
