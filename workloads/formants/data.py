@@ -3,7 +3,7 @@
 A speaker says one letter after the other. A letter is three formants (resonances), a voice, a band of noise and a
 length; frames blend neighbouring letters. The power that a resonance passes at a frequency is a rational function, so
 spectra are computed directly, without a wave form and its Fourier transform. What makes it hard: vocal tracts, pitches
-(whose harmonics ripple the low bands), rates, rooms, channels, background noise at -7 to 3 dB, a jitter of each
+(whose harmonics ripple the low bands), rates, rooms, channels, background noise at -3 to 7 dB, a jitter of each
 letter, and the speckle of short-time spectra.
 
 The bytes must be the same on every machine and under every version of numpy, because their SHA-256 is a lock. So the
@@ -161,10 +161,11 @@ def _speak(labels: np.ndarray, lengths: np.ndarray, speakers: Floats, draws: Flo
         sound[:, t] = sound[:, t] + echo * sound[:, t - 1]
     place = np.arange(BANDS) / (BANDS - 1)
     low, high = _between(row[:, 2], 0.3, 1.3)[:, None, None], _between(row[:, 3], 0.3, 1.3)[:, None, None]
-    snr = _between(row[:, 4], 0.2, 2.0)[:, None, None]  # of about the mean over the bands of a vowel
-    noise = 0.1 / snr * (low + (high - low) * place) * speckle
+    # A vowel's mean power is about 0.2, that of the noise 3 dB more to 7 dB less.
+    noise = 0.1 / _between(row[:, 4], 0.2, 2.0)[:, None, None] * (low + (high - low) * place) * speckle
     tilt = 1 + (_between(speaker[:, 1], 0.5, 1.5) * _between(row[:, 5], 0.7, 1.3) - 1)[:, None, None] * place
     power = (sound + noise) * tilt * _between(row[:, 6], 0.5, 2.0)[:, None, None] + 0.002
+    # 20 levels for each doubling of the power, above 9 halvings of 1.
     levels = np.floor(np.minimum(np.maximum((_log2(power) + 9) * 20, 0), 255))
     return np.where((np.arange(FRAMES) < heard[:, None])[..., None], levels, 0).astype(np.uint8), heard
 
