@@ -1,6 +1,5 @@
 """A derivation tunes, reruns and repeats, goes on where it was stopped, and leaves evidence that is taken up."""
 
-import json
 import os
 import signal
 import sys
@@ -101,9 +100,11 @@ def test_a_base_is_tuned_its_best_rerun_and_repeated_and_its_variant_starts_from
     found = derivation(tmp_path / "narrow", "toy_narrow").run(narrow, worker=WORKER)
     assert narrow.ended_count == 2 + 2 + 3
     assert found["variant_of"] == "toy"
-    tried = [json.dumps(point["hparams"], sort_keys=True) for point in found["points"]]
-    assert {json.dumps(f["hparams"], sort_keys=True) for f in evidence["finalists"]} <= set(tried)
-    assert len(set(tried)) == 4
+    tried = {(point["submission"], point["hparams"]["learning_rate"]) for point in found["points"]}
+    finalists = {(f["submission"], f["hparams"]["learning_rate"]) for f in evidence["finalists"]}
+    new = tried - finalists
+    assert (len(finalists & tried), len(new)) == (2, 2)
+    assert {submission for submission, _ in new} == {evidence["best_configuration"]["submission"]}
 
 
 def test_a_derivation_that_is_stopped_goes_on_and_comes_to_the_same_evidence(tmp_path: Path):
