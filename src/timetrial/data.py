@@ -19,7 +19,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 from tokenize import TokenError
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 
@@ -30,20 +30,14 @@ SPLITS = ("train", "valid", "test")
 State = Literal["prepared", "absent", "incomplete", "corrupt"]
 """`incomplete`: files are missing, have other sizes than when they were prepared, or are those of another hash.
 `corrupt`: the sizes are right and the bytes are not."""
+Watch = Callable[[str, int, int | None], None]
+"""Told of each stage of a preparation as it begins, with 0 rows done, and of (stage, rows done, all rows) where rows are
+known. May be called while `sys.stdout` is put aside, because tensorflow-datasets announces itself there."""
 _SEAL = "SHA256"
 
 
 class DataFolderError(UserError):
     """The folder of data cannot be read or written: whatever else was to be prepared there cannot be either."""
-
-
-class Watch(Protocol):
-    def __call__(self, stage: str, rows: int, of: int | None) -> None:
-        """Told of each stage of a preparation as it begins, with 0 rows done, and of its rows where they are known.
-
-        May be called while `sys.stdout` is put aside, because tensorflow-datasets announces itself there.
-        """
-        ...
 
 
 def unwatched(stage: str, rows: int, of: int | None) -> None:

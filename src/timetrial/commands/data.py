@@ -72,7 +72,7 @@ def status(args: argparse.Namespace) -> int:
     else:
         print_table(f"Data in {data_root()}", [_cells(row) for row in rows])
         if needs := {row["dataset"]: row["needs"] for row in rows if row["needs"]}:
-            print(*(f"{name} needs {need}" for name, need in needs.items()), sep="\n")
+            print(*(f"{name}: {need}" for name, need in needs.items()), sep="\n")
         if any(row["state"] == "absent" for row in rows):
             print("absent: `timetrial data prepare` obtains it; `timetrial run` does so too, on first use")
     damaged = [row["dataset"] for row in rows if row["state"] not in ("prepared", "absent")]
