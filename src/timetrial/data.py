@@ -31,8 +31,8 @@ State = Literal["prepared", "absent", "incomplete", "corrupt"]
 """`incomplete`: files are missing, have other sizes than when they were prepared, or are those of another hash.
 `corrupt`: the sizes are right and the bytes are not."""
 Watch = Callable[[str, int, int | None], None]
-"""Told of each stage of a preparation as it begins, with 0 rows done, and of (stage, rows done, all rows) where rows are
-known. May be called while `sys.stdout` is put aside, because tensorflow-datasets announces itself there."""
+"""Told (stage, rows done, all rows or None): 0 rows as a stage of a preparation begins, then more where they are known.
+May be called while `sys.stdout` is put aside, because tensorflow-datasets announces itself there."""
 _SEAL = "SHA256"
 
 

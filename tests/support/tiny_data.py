@@ -31,7 +31,7 @@ def tiny_sha256() -> str:
 
 
 def tiny(generate: Callable[[], Mapping[str, Arrays]] = tiny_splits, **changes: Any) -> Dataset:
-    kept = {
+    kept: dict[str, Any] = {
         "name": "tiny",
         "version": "1.0.0",
         "sha256": tiny_sha256(),
