@@ -28,6 +28,11 @@ VERBS = {
         "timetrial.commands.list",
         "timetrial list --format json",
     ),
+    "data": Verb(
+        "prepare the data of workloads, or show what is there",
+        "timetrial.commands.data",
+        "timetrial data prepare lobes flights",
+    ),
     "new": Verb(
         "make a submission to start from",
         "timetrial.commands.new",

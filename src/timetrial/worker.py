@@ -80,9 +80,13 @@ def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str
 
     use_cache(cache_folder())
     workload, sha256 = load(job.workload)
-    if not workload.data.prepared():
-        report({"note": f"preparing the data of {job.workload} (once)"})
-        workload.data.prepare()
+
+    def note(stage: str, rows: int, of: int | None) -> None:
+        del of
+        if rows == 0:
+            report({"note": f"preparing the data of {job.workload} (once): {stage}"})
+
+    workload.data.prepare(watch=note)
     run_trial(
         workload,
         Source(job.submission, Path(job.path)),
