@@ -23,7 +23,7 @@ AXES: Mapping[str, tuple[Any, ...]] = {
 }
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "lobes_tanh": {"activation": "tanh"},
-    "lobes_layer_norm": {"norm": "layer"},
+    "lobes_large_norm_init": {"norm_scale": 4.0},
 }
 
 
