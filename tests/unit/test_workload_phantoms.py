@@ -168,7 +168,7 @@ def test_each_change_of_the_model_gives_a_finite_loss_and_gradients_everywhere(r
         return jnp.mean(workload.loss(workload.apply(params, {}, batch, KEY, train=False)[0], batch)[0])
 
     compiled = jax.jit(jax.value_and_grad(mean_loss)).lower(params := random_params(workload, seed=1))
-    loss, gradient = compiled.compile({"xla_backend_optimization_level": 0})(params)
+    loss, gradient = compiled.compile({"xla_backend_optimization_level": "0"})(params)
     assert np.isfinite(loss)
     assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
 
