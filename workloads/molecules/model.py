@@ -32,7 +32,7 @@ class GraphNetwork(nn.Module):
     activation: str = "relu"
     norm: str = "layer"
     aggregation: str = "sum"
-    residual: bool = True
+    residual: bool = False
     init_scale: float = 1.0
 
     @nn.compact
