@@ -7,16 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from timetrial.workloads.molecules.data import BOND_CODES, DATASET, ELEMENTS, LABELS, NEIGHBOURS, NODES, UNKNOWN
+from timetrial.workloads.molecules.data import CODES, DATASET, LABELS, NEIGHBOURS, NODES, UNKNOWN
 from timetrial.workloads.molecules.model import GraphNetwork
 
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 FIELDS = {
-    "element": Field((NODES,), np.uint8, below=1 + len(ELEMENTS)),
-    "hydrogens": Field((NODES,), np.uint8, below=5),
+    "element": Field((NODES,), np.uint8, below=CODES["element"]),
+    "hydrogens": Field((NODES,), np.uint8, below=CODES["hydrogens"]),
     "neighbour": Field((NODES, NEIGHBOURS), np.uint8, below=NODES),
-    "bond": Field((NODES, NEIGHBOURS), np.uint8, below=BOND_CODES),
+    "bond": Field((NODES, NEIGHBOURS), np.uint8, below=CODES["bond"]),
     "label": Field((len(LABELS),), np.uint8, below=UNKNOWN + 1),
 }
 DROPOUT_RATE = 0.0
@@ -24,15 +24,15 @@ DROPOUT_RATE = 0.0
 
 AXES: Mapping[str, tuple[Any, ...]] = {
     "activation": ("relu", "gelu", "silu", "tanh"),
-    "norm": ("layer", "rms", "none"),
+    "norm": ("layer", "rms"),
     "aggregation": ("sum", "mean"),
     "residual": (False, True),
     "width": (64, 48, 80),
     "steps": (3, 2, 4),
-    "init_scale": (1.0, 0.3, 3.0),
+    "init_scale": (1.0, 0.25, 4.0),
 }
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "molecules_tanh": {"activation": "tanh", "aggregation": "mean", "init_scale": 3.0},
+    "molecules_tanh": {"activation": "tanh", "aggregation": "mean", "init_scale": 4.0},
     "molecules_deep": {"activation": "silu", "norm": "rms", "residual": True, "steps": 4},
 }
 
@@ -82,11 +82,9 @@ def average_precision(positive: np.ndarray, score: np.ndarray) -> float:
 
 def _param_info(model: GraphNetwork, params: PyTree) -> PyTree:
     """Depth counts the layers from the input: embeddings, then those of edges, nodes and graph in each step."""
-    rules: list[tuple[str, Mapping[str, Any]]] = [
-        (feature, {"kind": "embedding", "in_axes": (0,), "out_axes": (1,)})
-        for feature in ("element", "hydrogens", "bond")
-    ]
-    norm_leaves = {"layer": ("scale", "bias"), "rms": ("scale",), "none": ()}[model.norm]
+    table = {"kind": "embedding", "in_axes": (0,), "out_axes": (1,)}
+    rules: list[tuple[str, Mapping[str, Any]]] = [(feature, table) for feature in CODES]
+    norm_leaves = {"layer": ("scale", "bias"), "rms": ("scale",)}[model.norm]
     for i in range(model.steps):
         for place, name in enumerate(("edge", "node", "graph")):
             out = {"out_axes": (0,), "depth": 1 + 3 * i + place}

@@ -28,7 +28,8 @@ BOND_ANGSTROM = 1.7
 """No two nodes of QM9 are between 1.69 and 1.71 apart."""
 LENGTHS_ANGSTROM = tuple((116 + 2 * i) / 100 for i in range(22))
 """Bounds of the classes of bond length. A bond's code is 1 + how many of them it exceeds; 0 where there is no bond."""
-BOND_CODES = len(LENGTHS_ANGSTROM) + 2
+CODES = {"element": 1 + len(ELEMENTS), "hydrogens": 5, "bond": 2 + len(LENGTHS_ANGSTROM)}
+"""Values that a feature may take; 0 is absence, but for hydrogens."""
 UNKNOWN = 2
 """The label of what is not known of a molecule."""
 
@@ -98,8 +99,8 @@ def generate() -> dict[str, dict[str, np.ndarray]]:
     order = np.argsort(digest, kind="stable")
     rows = {split: order[splits_of(digest[order]) == split] for split in SPLITS}
     values = dict(zip(PROPERTIES, np.array(properties).T, strict=True))
-    labels = labels_of(values, rows["train"])
-    return {split: {name: array[rows[split]] for name, array in (graphs | {"label": labels}).items()} for split in SPLITS}
+    arrays = {**graphs, "label": labels_of(values, rows["train"])}
+    return {split: {name: array[rows[split]] for name, array in arrays.items()} for split in SPLITS}
 
 
 def splits_of(digest: np.ndarray) -> np.ndarray:

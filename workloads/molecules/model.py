@@ -12,22 +12,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from timetrial.workloads.molecules.data import CODES
 
 from timetrial.workload import dropout
 
 ACTIVATIONS = {"relu": nn.relu, "gelu": nn.gelu, "silu": nn.silu, "tanh": nn.tanh}
-CODES = {"element": 5, "hydrogens": 5, "bond": 24}
-"""Values that a feature may take; 0 is absence, but for hydrogens."""
+NORMS = {"layer": nn.LayerNorm, "rms": nn.RMSNorm}
 
 
 class GraphNetwork(nn.Module):
     """Log odds of each label, float32 (B, L). Nodes of element 0 and edges of bond 0 do not exist, and change nothing.
 
+    A step updates the edges, then the nodes, then the whole: one layer each, of all states that it sees, normalised.
+    `init_scale` multiplies the variance of all initial kernels; `residual` adds what is updated to what was there.
     `dropout_rate` applies to all updated states. It may be a traced number; the number 0 computes no mask.
     """
 
     labels: int
     width: int = 64
+    """Of the states of nodes and of the whole graph; those of edges have half of it."""
     steps: int = 3
     activation: str = "relu"
     norm: str = "layer"
@@ -57,7 +60,7 @@ class GraphNetwork(nn.Module):
             return jnp.sum(x * mask, axis=-2) / count
 
         def updated(state: jax.Array, name: str, x: jax.Array, place: int) -> jax.Array:
-            x = ACTIVATIONS[self.activation](self._norm(name, x))
+            x = ACTIVATIONS[self.activation](NORMS[self.norm](name=name)(x))
             if key is not None:
                 x = dropout(x, dropout_rate, jax.random.fold_in(key, place))
             return state + x if self.residual else x
@@ -89,14 +92,9 @@ class GraphNetwork(nn.Module):
                 + to_whole(f"graph_graph_{i}", whole, use_bias=True)
             )
             whole = updated(whole, f"graph_norm_{i}", sums, 3 * i + 2)
-        return nn.Dense(self.labels, name="head")(whole)
+        return self._dense("head", whole, width=self.labels, use_bias=True)
 
-    def _dense(self, name: str, x: jax.Array, *, width: int, inputs: int, use_bias: bool = False) -> jax.Array:
+    def _dense(self, name: str, x: jax.Array, *, width: int, inputs: int = 1, use_bias: bool = False) -> jax.Array:
         """One of the `inputs` products whose sum is a layer's: together they start as one product would."""
         init = nn.initializers.variance_scaling(self.init_scale / inputs, "fan_in", "truncated_normal")
         return nn.Dense(width, use_bias=use_bias, kernel_init=init, name=name)(x)
-
-    def _norm(self, name: str, x: jax.Array) -> jax.Array:
-        if self.norm == "none":
-            return x
-        return (nn.LayerNorm if self.norm == "layer" else nn.RMSNorm)(name=name)(x)
