@@ -25,7 +25,7 @@ NEIGHBOURS = 4
 ELEMENTS = ("C", "N", "O", "F")
 """A node's element has the code 1 + its place here; 0 where there is no node."""
 BOND_ANGSTROM = 1.7
-"""No two nodes of QM9 are between 1.69 and 1.71 apart."""
+"""Few pairs of nodes are as far apart: 50 ordered ones, of 2.4 million bonds, between 1.70 and 1.76."""
 LENGTHS_ANGSTROM = tuple((116 + 2 * i) / 100 for i in range(22))
 """Bounds of the classes of bond length. A bond's code is 1 + how many of them it exceeds; 0 where there is no bond."""
 CODES = {"element": 1 + len(ELEMENTS), "hydrogens": 5, "bond": 2 + len(LENGTHS_ANGSTROM)}
