@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,9 @@ from timetrial.errors import UserError
 
 KEY = jax.random.key(0)
 D, DEPTH, P, PIXELS, CLASSES = 64, 3, 16, 49, 10
-EVALUATE = jax.jit(WORKLOAD.evaluate)
+QUICK = {"xla_backend_optimization_level": 0}
+"""These programs run once: what is compiled sooner is done sooner."""
+EVALUATE = jax.jit(WORKLOAD.evaluate, compiler_options=QUICK)
 MODELS = (
     {},
     {"norm": "post_layer", "activation": "tanh", "depth": 2, "temperature": 4.0},
@@ -26,16 +29,16 @@ MODELS = (
 )
 
 
-def noisy_params(workload):
-    """Parameters that differ from the initial ones everywhere, so that every part of the model shows in its output."""
-    leaves, tree = jax.tree.flatten(jax.jit(workload.init)(KEY)[0])
+def noise(workload):
+    """Parameters of the right shapes, in which every part of the model shows in its output."""
     rng = np.random.RandomState(1)
-    return jax.tree.unflatten(tree, [leaf + 0.2 * rng.standard_normal(leaf.shape).astype("f") for leaf in leaves])
+    params, _ = jax.eval_shape(workload.init, KEY)
+    return jax.tree.map(lambda leaf: 0.25 * rng.standard_normal(leaf.shape).astype(leaf.dtype), params)
 
 
 @pytest.fixture(scope="module")
 def params():
-    return noisy_params(WORKLOAD)
+    return noise(WORKLOAD)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +51,7 @@ def splits():
         pytest.skip(str(error))
 
 
-@jax.jit
+@partial(jax.jit, compiler_options=QUICK)
 def forward(params, batch):
     return WORKLOAD.apply(params, {}, batch, KEY, train=False)[0]
 
@@ -114,9 +117,10 @@ def vit_in_numpy(params, image, model):
 def test_the_model_agrees_with_a_vision_transformer_in_numpy(changes):
     model = replace(MODEL, **changes)
     workload = build(model)
-    params = noisy_params(workload)
+    params = noise(workload)
     batch = workload.random_batch(3, seed=1)
-    logits, _ = jax.jit(lambda: workload.apply(params, {}, batch, KEY, train=False))()
+    apply = jax.jit(lambda params: workload.apply(params, {}, batch, KEY, train=False)[0], compiler_options=QUICK)
+    logits = apply(params)
     assert (logits.shape, logits.dtype) == ((3, CLASSES), jnp.float32)
     expected = [vit_in_numpy(params, image, model) for image in batch["image"]]
     np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
@@ -148,21 +152,25 @@ def test_every_variant_has_a_finite_loss_and_gradient_and_describes_its_paramete
     workload = build(replace(MODEL, **{"depth": 1, **changes}))  # fewer layers than the base compile sooner
     batch = workload.random_batch(4, seed=2)
 
-    @jax.jit
-    def initial_gradient():
-        params, state = workload.init(KEY)
+    def mean_loss(params):
+        return jnp.mean(workload.loss(workload.apply(params, {}, batch, KEY, train=True)[0], batch)[0])
 
-        def mean_loss(params):
-            return jnp.mean(workload.loss(workload.apply(params, state, batch, KEY, train=True)[0], batch)[0])
-
-        return jax.value_and_grad(mean_loss)(params)
-
-    loss, gradient = initial_gradient()
+    loss, gradient = jax.jit(jax.value_and_grad(mean_loss), compiler_options=QUICK)(noise(workload))
     assert np.isfinite(loss)
     assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
     assert jax.tree.map(jnp.shape, gradient) == jax.tree.map(lambda info: info.shape, workload.param_info)
     for info in jax.tree.leaves(workload.param_info):
         assert sorted(info.in_axes + info.out_axes) == list(range(len(info.shape)))
+
+
+def test_the_initial_scale_multiplies_the_kernels_and_nothing_else():
+    once, twice = (
+        jax.jit(build(replace(MODEL, depth=1, init_scale=scale)).init, compiler_options=QUICK)(KEY)[0]
+        for scale in (1, 2)
+    )
+    kernels = jax.tree.map(lambda leaf: 1 + (leaf.ndim == 2), once)
+    jax.tree.map(lambda a, b, factor: np.testing.assert_allclose(b, factor * a, rtol=1e-5), once, twice, kernels)
+    assert np.std(once["embed"]["kernel"]) == pytest.approx(PIXELS**-0.5, rel=0.05)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
@@ -202,15 +210,16 @@ def test_metrics_do_not_depend_on_the_batch_size_of_the_evaluation(params):
 def test_dropout_acts_in_training_alone_and_takes_a_traced_rate(params):
     batch = WORKLOAD.random_batch(16, seed=6)
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=QUICK)
     def train(rate):
         return WORKLOAD.apply(params, {}, batch, jax.random.key(1), train=True, dropout_rate=rate)[0]
 
     plain = forward(params, batch)
     np.testing.assert_allclose(train(0.0), plain, rtol=1e-3, atol=1e-3)
     assert not np.allclose(train(0.5), plain, atol=1e-2)
-    evaluated = WORKLOAD.apply(params, {}, batch, jax.random.key(1), train=False, dropout_rate=0.5)[0]
-    np.testing.assert_allclose(evaluated, plain, rtol=1e-3, atol=1e-3)
+    for training in (True, False):
+        program = jax.make_jaxpr(partial(WORKLOAD.apply, train=training, dropout_rate=0.5))(params, {}, batch, KEY)
+        assert ("random_bits" in str(program)) == training
 
 
 def test_the_splits_have_the_declared_fields_and_sizes(splits):
