@@ -28,6 +28,11 @@ VERBS = {
         "timetrial.commands.list",
         "timetrial list --format json",
     ),
+    "data": Verb(
+        "prepare the data of workloads, or show what is there",
+        "timetrial.commands.data",
+        "timetrial data prepare lobes flights",
+    ),
     "new": Verb(
         "make a submission to start from",
         "timetrial.commands.new",
@@ -57,6 +62,11 @@ VERBS = {
         "write runs as logs that MLCommons AlgoPerf's own scorer reads",
         "timetrial.commands.export_algoperf",
         "timetrial export-algoperf runs/first logs",
+    ),
+    "target": Verb(
+        "derive the targets of workloads from runs of tuned baselines",
+        "timetrial.commands.target",
+        "timetrial target lobes --jobs 2",
     ),
     "freeze": Verb(
         "lock workloads, or check their locks",
