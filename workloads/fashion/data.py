@@ -46,6 +46,8 @@ def generate() -> dict[str, dict[str, np.ndarray]]:
     A row's split follows from its pixels, so equal images cannot be in two splits of the same source.
     """
     folder = find_source()
+    if folder is None:
+        raise UserError(str(needs()))
     image, label = (_read(folder, f"train-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1"))
     validates = hashed(image) % VALID_PART == 0
     test_image, test_label = (_read(folder, f"t10k-{name}-ubyte.gz") for name in ("images-idx3", "labels-idx1"))
@@ -62,19 +64,28 @@ def hashed(image: np.ndarray) -> np.ndarray:
     return np.array([int.from_bytes(hashlib.sha256(row.tobytes()).digest()[:8], "big") for row in image], np.uint64)
 
 
-def find_source() -> Path:
-    """The first folder that holds the four files; `UserError` tells how to get them where none does."""
-    mine = data_root() / "sources" / "fashion-mnist"
-    for folder in (mine, PACKAGED):
-        if all((folder / name).is_file() for name in SHA256):
-            return folder
-    raise UserError(
+def find_source() -> Path | None:
+    """The first folder that holds the four files."""
+    folders = (_own_folder(), PACKAGED)
+    return next((folder for folder in folders if all((folder / name).is_file() for name in SHA256)), None)
+
+
+def needs() -> str | None:
+    """How to get the four files; None where they are."""
+    if find_source() is not None:
+        return None
+    mine = _own_folder()
+    return (
         f"the files of Fashion-MNIST are neither in {mine} nor in {PACKAGED}. Where there is apt (no root is needed):\n"
         "  apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fashion\n"
         f"  mkdir -p '{mine}' && cp fashion{PACKAGED}/*-ubyte.gz '{mine}'\n"
         f"Elsewhere put the same four files into that folder, as their authors distribute them: {', '.join(SHA256)} "
         "(https://github.com/zalandoresearch/fashion-mnist)"
     )
+
+
+def _own_folder() -> Path:
+    return data_root() / "sources" / "fashion-mnist"
 
 
 def _read(folder: Path, name: str) -> np.ndarray:
@@ -101,4 +112,5 @@ DATASET = Dataset(
     licence="MIT",
     citation="Xiao, Rasul, Vollgraf: Fashion-MNIST, a novel image dataset for benchmarking machine learning, "
     "arXiv:1708.07747. Copyright 2017 Zalando SE.",
+    needs=needs,
 )
