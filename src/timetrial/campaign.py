@@ -176,7 +176,6 @@ def run_jobs(
             return
         share = shares.get()
         try:
-            _set_aside(Path(job.folder))
             with turn:
                 watcher.began(job, number, len(waiting))
             end = _run_job(replace(job, cores=share), hang_seconds, _TakingTurns(watcher, turn), worker, stop)
@@ -257,16 +256,6 @@ def has_result(job: Job) -> bool:
     except RecordError:
         return False
     return end is not None and end.status != "interrupted"
-
-
-def _set_aside(folder: Path) -> None:
-    """Renames the record of an attempt that was interrupted; nothing is deleted."""
-    record = folder / RECORD_NAME
-    if record.exists():
-        number = 1
-        while (kept := folder / f"record.interrupted-{number}.jsonl").exists():
-            number += 1
-        record.rename(kept)
 
 
 def _run_job(job: Job, hang_seconds: float, watcher: _TakingTurns, worker: Sequence[str], stop: _Stop) -> EndLine:

@@ -81,16 +81,30 @@ VERBS = {
 }
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: everything finishes what it has to, as on Ctrl-C."""
+
+
+def _terminated(*_: Any) -> None:
+    raise _Terminated
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 well, 1 a finding, 2 wrong usage, 130 interrupted."""
+    """Runs one command and returns its exit code.
+
+    0 well, 1 a finding, 2 wrong usage, 75 stopped by SIGTERM (a scheduler's; the same command goes on), 130 by Ctrl-C.
+    """
     logging.use_absl_handler()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"timetrial: {error}", file=sys.stderr)
         return 2
+    except _Terminated:
+        print("timetrial: terminated", file=sys.stderr)
+        return 75
     except KeyboardInterrupt:
         print("timetrial: interrupted", file=sys.stderr)
         return 130
