@@ -113,9 +113,11 @@ def describe(workload: "Workload", folder: Path) -> dict[str, Any]:
         "parameters": sum(math.prod(array.shape) for array in arrays),
         "parameter_arrays": len(arrays),
         "default_batch_size": workload.default_batch_size,
-        "metric": workload.target.metric,
-        "target": workload.target.to_json(),
+        "metric": workload.metric,
+        "better": workload.better,
     }
+    if workload.target is not None:
+        table["target"] = workload.target.to_json()
     if workload.variant_of is not None:
         table["variant_of"] = workload.variant_of
     if workload.data.prepared():
@@ -164,5 +166,5 @@ def _short(value: Any) -> str:
 
 
 def current_table(name: str) -> dict[str, Any]:
-    """The table of a workload that comes with timetrial, as it is now. Imports jax."""
-    return describe(registry.load_workload(name), registry.shipped("workloads") / name)
+    """The table of a workload or variant that comes with timetrial, as it is now. Imports jax."""
+    return describe(registry.load_workload(name), registry.shipped("workloads") / registry.base_of(name))

@@ -1,13 +1,14 @@
 """Where workloads and submissions are found, by name. Listing imports none of them, so it never pays for jax."""
 
-import importlib
 import importlib.util
+from dataclasses import replace
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from timetrial.errors import UserError, unknown
+from timetrial.evidence import derived_targets, evidence_path
 
 if TYPE_CHECKING:
     from timetrial.workload import Workload
@@ -26,17 +27,38 @@ def shipped(kind: str) -> Path:
 
 
 def workload_names() -> list[str]:
+    """The base workloads. Their variants are known to their modules alone."""
     return sorted(path.parent.name for path in shipped("workloads").glob("*/__init__.py"))
 
 
-def load_workload(name: str) -> "Workload":
-    """The workload of that name. Imports jax."""
-    if name not in workload_names():
+def base_of(name: str) -> str:
+    """The base workload, a folder's name, of a workload or variant; `UserError` where none can be meant.
+
+    A variant's name begins with its base's, and an underscore (a fixed one) or a plus (any composition).
+    """
+    bases = [base for base in workload_names() if name == base or name.startswith((f"{base}_", f"{base}+"))]
+    if not bases:
         raise unknown("workload", name, workload_names(), "`timetrial list` shows all.")
-    workload: Workload = importlib.import_module(f"timetrial.workloads.{name}").WORKLOAD
+    return max(bases, key=len)
+
+
+def load_workload(name: str) -> "Workload":
+    """The workload or variant of that name, with the targets that its evidence derives. Imports jax."""
+    from timetrial import variants
+
+    base = base_of(name)
+    workload = variants.build(base, name)
     if workload.name != name:
         raise UserError(f"workload folder {name!r} holds a workload named {workload.name!r}; give both the same name")
-    return workload
+    target, test_target = derived_targets(evidence_path(shipped("workloads") / base, name))
+    return workload if target is None else replace(workload, target=target, test_target=test_target)
+
+
+def all_workload_names() -> list[str]:
+    """Every base workload, each followed by its fixed variants. Imports jax."""
+    from timetrial import variants
+
+    return [name for base in workload_names() for name in (base, *variants.fixed(base))]
 
 
 def submission_folders() -> dict[str, Path]:

@@ -64,6 +64,12 @@ def run_trial(
         raise UserError(
             f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid"
         )
+    target = rules.target or workload.target
+    if target is None:
+        raise UserError(
+            f"workload {workload.name!r} has no target yet, and ruleset {ruleset.name!r} gives it none; "
+            f"`timetrial target {workload.name}` derives one"
+        )
     mesh = Mesh.local() if mesh is None else mesh
     header = RunHeader(
         workload=workload.name,
@@ -80,7 +86,7 @@ def run_trial(
         study=trial.study,
         trial=trial.trial,
         hparams={},
-        target=rules.target or workload.target,
+        target=target,
         test_target=rules.test_target or workload.test_target,
         budget=ruleset.budget(workload.name, self_tuning=trial.self_tuning),
         eval_every=rules.eval_every,

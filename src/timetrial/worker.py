@@ -91,10 +91,10 @@ def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str
 
 def _load_workload(name: str) -> tuple["Workload", str]:
     from timetrial.lock import source_sha256
-    from timetrial.registry import load_workload, shipped
+    from timetrial.registry import base_of, load_workload, shipped
 
     workload = load_workload(name)
-    both = source_sha256(shipped("workloads") / name) + workload.data.sha256
+    both = source_sha256(shipped("workloads") / base_of(name)) + workload.data.sha256
     return workload, hashlib.sha256(both.encode()).hexdigest()
 
 

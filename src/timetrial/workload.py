@@ -107,7 +107,7 @@ class Finalize(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """A frozen training problem. A variant is `dataclasses.replace(...)` of its base; there is no inheritance."""
+    """A frozen training problem, a value; there is no inheritance. `timetrial.variants` makes variants of a base."""
 
     name: str
     version: int = 1
@@ -126,9 +126,12 @@ class Workload:
     fields: Mapping[str, Field]
     """The fields of a batch, so that every workload can be tried without its data."""
     loss_type: Literal["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_absolute_error", "ctc"]
-    target: Target
-    """The validation target."""
-    test_target: Target | None
+    metric: str
+    """The metric of the target, one of those that `finalize` returns."""
+    better: Literal["lower", "higher"]
+    target: Target | None = None
+    """The validation target; None until one is derived (`timetrial target`). `registry.load_workload` sets it."""
+    test_target: Target | None = None
     param_info: PyTree
     """A tree like `params` with a `ParamInfo` at each leaf."""
     default_batch_size: int

@@ -106,6 +106,8 @@ def toy_workload(*, dropout: bool = False, batch_norm: bool = False, **changes: 
         train_eval_rows=64,
         fields={"x": Field((FEATURES,), np.float32), "label": Field((), np.int32, below=CLASSES)},
         loss_type="softmax_cross_entropy",
+        metric="error_rate",
+        better="lower",
         target=Target("error_rate", 0.2, "lower"),
         test_target=Target("error_rate", 0.25, "lower"),
         param_info=describe_params(jax.eval_shape(init, jax.random.key(0))[0], rules),

@@ -90,7 +90,7 @@ def test_a_linear_model_fails():
     train, valid = make_rows(1000, SEEDS["train"]), make_rows(400, SEEDS["valid"])
     train_x, valid_x = (rows["image"].reshape(len(rows["label"]), -1) / 255 for rows in (train, valid))
     linear = RidgeClassifier(alpha=1e3).fit(train_x, train["label"])
-    assert 1 - linear.score(valid_x, valid["label"]) > 2 * WORKLOAD.target.value
+    assert 1 - linear.score(valid_x, valid["label"]) > 0.6
 
 
 def test_the_label_is_the_number_of_lobes():
@@ -150,7 +150,7 @@ def test_metrics_agree_with_scikit_learn(trained_state):
     logits -= logits.max(axis=1, keepdims=True)
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     metrics = split_metrics(params, state, rows, batch_size=37)
-    assert set(metrics) == {"loss", WORKLOAD.target.metric}
+    assert set(metrics) == {"loss", WORKLOAD.metric}
     assert metrics["loss"] == pytest.approx(log_loss(rows["label"], probabilities, labels=range(CLASSES)), rel=1e-4)
     assert metrics["error_rate"] == pytest.approx(zero_one_loss(rows["label"], probabilities.argmax(axis=1)))
 

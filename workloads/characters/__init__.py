@@ -10,7 +10,6 @@ import numpy as np
 from timetrial.workloads.characters.data import ALPHABET, CONTEXT, DATASET
 from timetrial.workloads.characters.model import LAYERS, Transformer
 
-from timetrial.target import Target
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 FIELDS = {"text": Field((CONTEXT + 1,), np.uint8, below=len(ALPHABET))}
@@ -97,8 +96,8 @@ WORKLOAD = Workload(
     train_eval_rows=256,
     fields=FIELDS,
     loss_type="softmax_cross_entropy",
-    target=Target("bits_per_character", 2.1, "lower"),
-    test_target=Target("bits_per_character", 2.055, "lower"),
+    metric="bits_per_character",
+    better="lower",
     param_info=_param_info(),
     default_batch_size=16,
     max_batch_size=4096,

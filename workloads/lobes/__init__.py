@@ -10,7 +10,6 @@ import optax
 from timetrial.workloads.lobes.data import DATASET, SIDE
 from timetrial.workloads.lobes.model import CLASSES, LAYERS, LobesNet
 
-from timetrial.target import Target
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 FIELDS = {"image": Field((SIDE, SIDE, 3), np.uint8, below=256), "label": Field((), np.int32, below=CLASSES)}
@@ -86,8 +85,8 @@ WORKLOAD = Workload(
     train_eval_rows=1024,
     fields=FIELDS,
     loss_type="softmax_cross_entropy",
-    target=Target("error_rate", 0.3, "lower"),
-    test_target=Target("error_rate", 0.3, "lower"),
+    metric="error_rate",
+    better="lower",
     param_info=_param_info(),
     default_batch_size=128,
     max_batch_size=8192,

@@ -117,7 +117,7 @@ def _two_steps(workload: Workload, loaded: Loaded, source: Source, point: Point)
     try:
         trainer.start()
         trainer.run(lambda counts: counts.step >= 1)
-        metrics = {"valid/loss": 1.0, f"valid/{workload.target.metric}": 1.0}
+        metrics = {"valid/loss": 1.0, f"valid/{workload.metric}": 1.0}
         trainer.feedback(Feedback(metrics=metrics, charge=1.0, budget=2.0))
         trainer.run(lambda counts: counts.step >= _STEPS)
         examples = trainer.counts().examples // _STEPS

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """A workload that changed loses its lock only when it is named: its records would no longer compare."""
     locked = read_lock()
-    names = registry.workload_names()
+    names = registry.all_workload_names()
     gone = set() if args.workloads else {*locked} - {*names}
     found = {name: current_table(name) for name in args.workloads or names}
     differing = {

@@ -90,7 +90,7 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
                 "parameters": w["parameters"],
                 "arrays": w["parameter_arrays"],
                 "batch": w["default_batch_size"],
-                "target": str(Target.from_json(w["target"])),
+                "target": str(Target.from_json(w["target"])) if "target" in w else f"{w['metric']}, not derived",
             }
             for w in found["workloads"]
         ],

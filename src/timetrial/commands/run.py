@@ -6,9 +6,9 @@ from pathlib import Path
 
 from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
 from timetrial.commands.output import add_format, print_json
-from timetrial.errors import UserError, unknown
+from timetrial.errors import UserError
 from timetrial.loading import find_source
-from timetrial.registry import submission_names, workload_names
+from timetrial.registry import base_of, submission_names
 from timetrial.ruleset import load_ruleset
 
 _FINDINGS = {"error", "out_of_memory", "hung", "interrupted"}
@@ -40,8 +40,7 @@ def run(args: argparse.Namespace) -> int:
     names = submission_names() if args.submission == ["all"] else args.submission
     ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload, studies=args.studies, trials=args.trials)
     for name in ruleset.workloads:
-        if name not in workload_names():
-            raise unknown("workload", name, workload_names(), f"Ruleset {ruleset.name!r} asks for it.")
+        base_of(name)
     if not all(rules.eval_every and rules.horizon_examples for rules in ruleset.workloads.values()):
         raise UserError(
             f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
