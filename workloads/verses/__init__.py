@@ -11,7 +11,6 @@ from timetrial.workloads.verses.data import DATASET, LENGTH
 from timetrial.workloads.verses.model import Translator, translate
 from timetrial.workloads.verses.pieces import PAD, SYMBOLS, decode
 
-from timetrial.target import Target
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 FIELDS = {name: Field((LENGTH,), np.uint16, below=SYMBOLS) for name in ("source", "target")}
@@ -52,7 +51,7 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
     written, right = ([decode(row) for row in accumulated[name].tolist()] for name in ("translation", "target"))
     return {
         "loss": float(accumulated["loss"] / accumulated["symbols"]),
-        "bleu": BLEU(tokenize="none").corpus_score(written, [right]).score,
+        "bleu": BLEU().corpus_score(written, [right]).score,
     }
 
 
@@ -94,8 +93,8 @@ def build(model: Translator) -> Workload:
         train_eval_rows=128,
         fields=FIELDS,
         loss_type="softmax_cross_entropy",
-        target=Target("bleu", 9.0, "higher"),
-        test_target=None,
+        metric="bleu",
+        better="higher",
         param_info=_param_info(model, jax.eval_shape(lambda: init(jax.random.key(0))[0])),
         default_batch_size=32,
         max_batch_size=4096,
