@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from scipy.special import log_softmax, softmax
 from timetrial.workloads.verses import AXES, MODEL, VARIANTS, WORKLOAD, build
 from timetrial.workloads.verses.align import align
-from timetrial.workloads.verses.data import chapters, clauses, split_of
+from timetrial.workloads.verses.data import clauses
 from timetrial.workloads.verses.model import translate
 from timetrial.workloads.verses.pieces import CODE_OF, END, PAD, PIECES, START, SYMBOLS, decode, encode, learn
 
@@ -334,11 +334,6 @@ def test_the_two_sides_of_a_pair_belong_together(splits):
         return found / total
 
     assert alike(0) > 0.25 > 5 * alike(1)
-
-
-def test_chapters_are_drawn_whole(splits):
-    counts = Counter(split_of(chapter) for chapter, _ in chapters())
-    assert counts == {"train": 992, "valid": 19, "test": 13}
 
 
 def test_preparing_wrote_the_bytes_that_the_workload_names(splits):

@@ -19,13 +19,13 @@ DROPOUT_RATE = 0.0
 
 AXES: Mapping[str, tuple[Any, ...]] = {
     "layers": (2, 1, 3),
-    "width": (96, 64, 128),
+    "width": (96, 64),
     "activation": ("relu", "gelu", "tanh"),
     "gated": (False, True),
     "norm": ("layer", "rms"),
     "norm_place": ("pre", "post"),
-    "attention_scale": (1.0, 0.5, 2.0),
-    "init_scale": (1.0, 0.5, 1.5),
+    "attention_scale": (1.0, 2.0),
+    "init_scale": (1.0, 0.5),
 }
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "verses_glu_tanh": {"gated": True, "activation": "tanh"},
@@ -65,9 +65,11 @@ def build(model: Translator) -> Workload:
     def apply(
         params: PyTree, model_state: PyTree, batch: Batch, key: Array, *, train: bool, dropout_rate: Any = None
     ) -> tuple[Array, PyTree]:
-        """Logits of a target's symbols, each from the source and the symbols before it: float32 (B, LENGTH, symbols)."""
+        """Logits of a target's symbols, each from the source and those before it: float32 (B, LENGTH, symbols)."""
         rate = (DROPOUT_RATE if dropout_rate is None else dropout_rate) if train else 0.0
-        return model.apply({"params": params}, batch["source"], batch["target"], dropout_rate=rate, key=key), model_state
+        return model.apply(
+            {"params": params}, batch["source"], batch["target"], dropout_rate=rate, key=key
+        ), model_state
 
     def evaluate(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, Array]:
         """Sums over the rows that count; and every row's greedy translation and target."""
@@ -105,7 +107,7 @@ def build(model: Translator) -> Workload:
 
 
 def _param_info(model: Translator, params: PyTree) -> PyTree:
-    """Depth counts the layers from the source: its embedding, then two of attention and two of the MLP in each block."""
+    """Depth counts the layers from the source on: embedding, then two of each attention and two of each MLP."""
 
     def vector(path: str, kind: str, depth: int) -> tuple[str, dict[str, Any]]:
         return path, {"kind": kind, "out_axes": (0,), "depth": depth}

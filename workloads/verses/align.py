@@ -1,7 +1,7 @@
-"""Which clauses of a verse translate which: alignment by length (Gale & Church 1993, "A program for aligning sentences").
+"""Which clauses of a verse translate which: by their lengths (Gale & Church 1993, "A program for aligning sentences").
 
-Long pieces translate long pieces. A verse's clauses are matched in order, in groups of at most three to one or two to two; of all
-ways to do so the cheapest is taken. Costs are whole numbers, so that every machine finds the same one.
+Long clauses become long ones. A verse's clauses are matched in order, in groups of at most three to one or two to two;
+of all ways to do so the cheapest is taken. Costs are whole numbers, so that every machine finds the same one.
 """
 
 from collections.abc import Sequence
@@ -42,7 +42,7 @@ def align(source: Sequence[Clause], target: Sequence[Clause]) -> list[tuple[list
 
 
 def _difference(source: Sequence[Clause], target: Sequence[Clause]) -> int:
-    """What the lengths s and t in letters cost: their difference squared, over their sum, as its variance grows with it."""
+    """The cost of lengths s and t in letters: their difference squared, over their sum (its variance grows with it)."""
     s, t = (sum(len(word) + 1 for clause in side for word in clause) for side in (source, target))
     return 50 * (s - t) ** 2 // (3 * (s + t))
 

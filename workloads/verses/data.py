@@ -1,8 +1,9 @@
 """Clauses of the Bible in Middle English (Wycliffe's, about 1390) and in modern English (the World English Bible).
 
-Both texts come as packages that tell at which offset a verse begins and ends. A verse is cut into clauses at its punctuation,
-and the clauses of its two sides are aligned by length (align.py); what is left are lower-case words. Whole chapters are
-drawn for validation and test by a hash of their number, and no clause of theirs, of either side, stands in train.
+Both texts come as packages that tell at which offset a verse begins and ends. A verse is cut into clauses at its
+punctuation, and the clauses of its two sides are aligned by length (align.py); what is left are lower-case words. Whole
+chapters are drawn for validation and test by a hash of their number; none of their clauses, of either side, is in
+train.
 """
 
 import ast
@@ -32,7 +33,7 @@ Pair = tuple[str, str]
 
 
 def generate() -> dict[str, dict[str, np.ndarray]]:
-    """The splits: `source` and `target`, uint16 (rows, LENGTH), codes of pieces and then PAD; a target ends with END."""
+    """The splits: `source` and `target`, uint16 (rows, LENGTH), codes of pieces, then PAD; a target ends with END."""
     cache: dict[str, list[int]] = {}
 
     def codes(text: str) -> list[int]:

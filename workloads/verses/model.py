@@ -98,7 +98,7 @@ class Translator(nn.Module):
     ) -> tuple[Array, list[KeysValues]]:
         """Logits of the symbols that follow `before_bt`, which stands at the positions first, first + 1, …
 
-        `past` holds keys and values by layer, those of earlier positions filled in; returned are they with the new ones.
+        `past` holds each layer's keys and values, filled in for earlier positions; they come back with the new ones.
         """
         places_t = first + jnp.arange(before_bt.shape[1])
         x_btd = drop(self._embed(before_bt, places_t))
@@ -196,9 +196,7 @@ def translate(model: Translator, params: PyTree, source_bs: Array, length: int) 
 
 
 def _write(past: KeysValues, new: KeysValues, first: Any) -> KeysValues:
-    keys, values = (
-        jax.lax.dynamic_update_slice_in_dim(p, n, first, axis=1) for p, n in zip(past, new, strict=True)
-    )
+    keys, values = (jax.lax.dynamic_update_slice_in_dim(p, n, first, axis=1) for p, n in zip(past, new, strict=True))
     return keys, values
 
 

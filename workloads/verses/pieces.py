@@ -1,8 +1,8 @@
 """Words as sequences of pieces: byte-pair encoding (Sennrich et al. 2016, arXiv:1508.07909) over letters.
 
-A piece that begins a word carries the mark before its letters, so pieces join to words again without further notice. The
-pieces in use are committed beside this module, in the order in which they were learnt, because whoever scores a
-translation needs them and has no data.
+A piece that begins a word carries a mark before its letters, so that pieces join to words again. The pieces in use are
+committed beside this module, in the order in which they were learnt: whoever scores a translation needs them, and may
+have no data.
 """
 
 from collections import Counter, defaultdict
