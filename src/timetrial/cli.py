@@ -58,6 +58,11 @@ VERBS = {
         "timetrial.commands.export_algoperf",
         "timetrial export-algoperf runs/first logs",
     ),
+    "target": Verb(
+        "derive the targets of workloads from runs of tuned baselines",
+        "timetrial.commands.target",
+        "timetrial target lobes --jobs 2",
+    ),
     "freeze": Verb(
         "lock workloads, or check their locks",
         "timetrial.commands.freeze",

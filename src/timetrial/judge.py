@@ -17,8 +17,7 @@ Evaluator = Callable[[Any, Any, Iterable[str]], Mapping[str, float]]
 """(params, model_state, splits) -> metrics by `split/metric`."""
 
 EVERY_EVAL = ("valid", "train_eval")
-"""Splits evaluated on the grid. `test` is evaluated where the target is met, and at the end."""
-
+"""Splits evaluated on the grid. `test` is evaluated where the target is met, and at the end, or always."""
 
 _WATCH_SECONDS = 0.25
 """How often, at most, a watcher is told of steps."""
@@ -115,6 +114,7 @@ class Judge:
         *,
         now: Callable[[], float],
         watch: Callable[[Progress], None] = lambda progress: None,
+        always_test: bool = False,
     ) -> None:
         self._trainer = trainer
         self._evaluate = evaluate
@@ -122,6 +122,7 @@ class Judge:
         self._rules = header
         self._now = now
         self._watch = watch
+        self._always_test = always_test
         self._stopwatch = Stopwatch(now)
         self._evals: list[EvalLine] = []
         self._met: list[bool] = []
@@ -217,7 +218,7 @@ class Judge:
         counts, meters, began = self._trainer.counts(), self._trainer.meters(), self._now()
         metrics = dict(self._evaluate(params, model_state, EVERY_EVAL))
         met = self._rules.target.met_by(metrics[f"valid/{self._rules.target.metric}"])
-        if met or final:
+        if met or final or self._always_test:
             metrics.update(self._evaluate(params, model_state, ("test",)))
         line = EvalLine(
             step=counts.step,

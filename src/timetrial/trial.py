@@ -35,6 +35,8 @@ class Trial:
     study: int
     trial: int
     self_tuning: bool
+    point: Point | None = None
+    """Its hyperparameters, where the ruleset's tuning does not choose them."""
 
 
 def run_trial(
@@ -128,13 +130,17 @@ def run_trial(
             before_start=forget_cache if ruleset.clock == "seconds" else None,
         )
         try:
-            return Judge(trainer, Evaluator(workload, mesh), writer, header, now=now, watch=watch).run()
+            evaluator = Evaluator(workload, mesh)
+            always_test = ruleset.test_evals == "always"
+            return Judge(trainer, evaluator, writer, header, now=now, watch=watch, always_test=always_test).run()
         finally:
             trainer.close()
 
 
 def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
     """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
+    if trial.point is not None:
+        return trial.point
     if trial.self_tuning:
         if loaded.search_space:
             raise UserError("SEARCH_SPACE must be assigned at the top level of the file, not inside a block")

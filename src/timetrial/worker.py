@@ -37,6 +37,10 @@ class Job:
     trial: int
     self_tuning: bool
     folder: str
+    point: Mapping[str, Any] | None = None
+    """The trial's hyperparameters, where the ruleset's tuning does not choose them."""
+    cores: tuple[int, ...] = ()
+    """The processor cores that the trial is pinned to; empty: all that the campaign may use."""
 
 
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
@@ -49,6 +53,8 @@ def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
     os.dup2(2, 1)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     _offer_to_the_out_of_memory_killer()
+    if job.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.cores)  # before jax starts its threads, which are as many as these
     try:
         _run(job, load or _load_workload, events)
     except OSError as error:
@@ -81,7 +87,7 @@ def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str
         workload,
         Source(job.submission, Path(job.path)),
         Ruleset.from_json(job.ruleset),
-        Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning),
+        Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning, point=job.point),
         Path(job.folder),
         workload_sha256=sha256,
         watch=lambda progress: report({"progress": asdict(progress)}),
