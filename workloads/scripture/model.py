@@ -14,7 +14,7 @@ from timetrial.workload import dropout
 HEADS = 4
 MLP_FACTOR = 4
 EMBEDDING_STD = 0.2
-"""Large, so that what a piece is outweighs at once where it stands; with .02 the same runs end .15 bits later."""
+"""Large, so that what a piece is outweighs at once where it stands; with .02 and a tied head AdamW ended .17 bits higher."""
 
 
 class Transformer(nn.Module):
