@@ -32,7 +32,7 @@ def generate() -> dict[str, dict[str, np.ndarray]]:
     """The splits: `pieces` uint16 (rows, CONTEXT + 1), consecutive; `characters` uint16 (rows,).
 
     A row's last piece is the next row's first, so each piece of a chapter but the first is predicted once; the last
-    incomplete window of a chapter is left out. `characters` counts those of the pieces to predict: of all but the first.
+    incomplete window of a chapter is left out. `characters` counts those of the pieces to predict: all but the first.
     """
     chapters_of: dict[str, list[str]] = {split: [] for split in SPLITS}
     for chapter, text in chapters():
