@@ -293,7 +293,7 @@ def test_words_come_back_from_their_pieces(words):
 def test_pieces_are_learnt_by_frequency():
     counts = {"low": 5, "lot": 2, "slow": 1}
     assert learn(counts, 13) == [*"lostw", "_l", "_o", "_s", "_t", "_w", "_lo", "_low", "_lot"]
-    assert learn(counts, 99)[-2:] == ["slow"[1:], "_slow"]
+    assert learn(counts, 99)[-2:] == ["low", "_slow"]
 
 
 def test_the_committed_pieces_are_those_that_train_teaches(pairs):
