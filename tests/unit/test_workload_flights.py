@@ -2,13 +2,14 @@
 
 import hashlib
 import json
+from dataclasses import replace
 from itertools import pairwise
 
 import jax
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
-from timetrial.workloads.flights import VOCABULARY_SIZES, WORKLOAD
+from timetrial.workloads.flights import MODEL, VOCABULARY_SIZES, WORKLOAD, build
 from timetrial.workloads.flights.data import CATEGORICAL, NUMERIC, generate, split_of
 
 from timetrial.errors import UserError
@@ -79,6 +80,31 @@ def test_the_model_agrees_with_a_dlrm_in_numpy(params):
         top = mlp(np.concatenate([dense, dots]), "top")
         expected.append((top @ p["head"]["kernel"] + p["head"]["bias"])[0])
     np.testing.assert_allclose(logits_of(params, batch), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layer_norm_acts_before_the_nonlinearity_of_every_hidden_layer():
+    workload = build(replace(MODEL, norm="layer", activation="tanh", width=16, depth=2))
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), workload.init(jax.random.key(0))[0])
+    batch = workload.random_batch(5, seed=1)
+
+    def layer(x, name):
+        x = x @ params[name]["kernel"] + params[name]["bias"]
+        normal = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-6)
+        return np.tanh(normal * params[f"{name}_norm"]["scale"] + params[f"{name}_norm"]["bias"])
+
+    dense = layer(layer(layer(batch["numeric"].astype(np.float64), "bottom_0"), "bottom_1"), "bottom_2")
+    vectors = np.concatenate([dense[:, None], params["embedding"]["embedding"][batch["categorical"]]], axis=1)
+    dots = np.stack([(vectors[:, i] * vectors[:, j]).sum(1) for i in range(13) for j in range(i)], axis=1)
+    top = layer(layer(np.concatenate([dense, dots], axis=1), "top_0"), "top_1")
+    expected = (top @ params["head"]["kernel"] + params["head"]["bias"])[:, 0]
+    logits, _ = workload.apply(params, {}, batch, jax.random.key(0), train=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_initial_embeddings_deviate_as_the_axis_says():
+    for scale in (1.0, 3.0):
+        params, _ = build(replace(MODEL, embedding_scale=scale)).init(jax.random.key(0))
+        assert float(params["embedding"]["embedding"].std()) == pytest.approx(scale * 8**-0.5, rel=0.03)
 
 
 def test_loss_and_metrics_agree_with_scikit_learn(params):

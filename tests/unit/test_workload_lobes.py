@@ -1,4 +1,5 @@
 import hashlib
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import RidgeClassifier
 from sklearn.metrics import log_loss, zero_one_loss
-from timetrial.workloads.lobes import FIELDS, WORKLOAD
+from timetrial.workloads.lobes import FIELDS, MODEL, WORKLOAD, build
 from timetrial.workloads.lobes.data import CLASSES, SEEDS, make_rows
 
 KEY = jax.random.key(0)
@@ -174,6 +175,17 @@ def test_padding_enters_neither_the_loss_nor_the_statistics_nor_the_gradient(tra
 
     results = [jax.jit(jax.grad(train, has_aux=True))(params, rows) for rows in (batch, padded(batch, rows=5, seed=0))]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *results)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer"])
+def test_rows_are_coupled_by_batch_norm_alone(norm):
+    workload = build(replace(MODEL, norm=norm))
+    assert (WORKLOAD.rows_coupled, workload.rows_coupled) == (True, False)
+    batch = workload.random_batch(6, seed=1)
+    params, state = workload.init(KEY)
+    whole, _ = workload.apply(params, state, batch, KEY, train=True)
+    half, _ = workload.apply(params, state, {name: array[:3] for name, array in batch.items()}, KEY, train=True)
+    np.testing.assert_allclose(half, whole[:3], rtol=1e-4, atol=1e-5)
 
 
 def test_training_moves_the_statistics_and_evaluation_does_not(trained_state):
