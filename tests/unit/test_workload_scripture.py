@@ -71,7 +71,8 @@ def transformer_in_numpy(params, pieces):
                 mixed[t, part] = attention @ value[: t + 1, part]
         x = x + mixed @ weights["out"]["kernel"]
         y = norm(x, p[f"norm_mlp_{layer}"])
-        x = x + gelu(y @ p[f"mlp_{layer}"]["in"]["kernel"]) @ p[f"mlp_{layer}"]["out"]["kernel"]
+        hidden = gelu(y @ p[f"mlp_{layer}"]["in"]["kernel"])
+        x = x + hidden @ p[f"mlp_{layer}"]["out"]["kernel"]
     return norm(x, p["norm_out"]) @ p["head"]["kernel"]
 
 
