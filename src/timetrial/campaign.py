@@ -11,11 +11,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any, Protocol
 
+from timetrial import machine
 from timetrial.errors import UserError, unknown
 from timetrial.loading import Source
 from timetrial.record import (
@@ -133,7 +135,7 @@ def _read_campaign(path: Path) -> dict[str, Any]:
 
 
 class Watcher(Protocol):
-    """Is told how a campaign goes."""
+    """Is told how a campaign goes, by one thread at a time."""
 
     def began(self, job: Job, number: int, total: int) -> None: ...
 
@@ -144,25 +146,98 @@ class Watcher(Protocol):
     def ended(self, job: Job, end: EndLine) -> None: ...
 
 
-def run_campaign(campaign: Campaign, watcher: Watcher, *, worker: Sequence[str] = WORKER) -> list[tuple[Job, EndLine]]:
-    """Runs every trial that has no result yet, one after the other; returns how each of them ended.
+def run_campaign(
+    campaign: Campaign, watcher: Watcher, *, side_by_side: int = 1, worker: Sequence[str] = WORKER
+) -> list[tuple[Job, EndLine]]:
+    """Runs every trial that has no result yet; returns how each of them ended.
 
-    A trial that fails stops nothing. KeyboardInterrupt passes, once the running trial's record is finished.
+    A trial that fails stops nothing. KeyboardInterrupt passes, once the running trials' records are finished.
+    `side_by_side` trials run at a time, each on its own share of the processor's cores.
     """
+    with alone(campaign.out):
+        return run_jobs(
+            campaign.jobs(), campaign.ruleset.hang_seconds, watcher, side_by_side=side_by_side, worker=worker
+        )
+
+
+def run_jobs(
+    jobs: Sequence[Job], hang_seconds: float, watcher: Watcher, *, side_by_side: int = 1, worker: Sequence[str] = WORKER
+) -> list[tuple[Job, EndLine]]:
+    """Runs those of `jobs` that have no result yet, in their order; as `run_campaign`, within `alone`."""
+    waiting = [job for job in jobs if not has_result(job)]
     ended: list[tuple[Job, EndLine]] = []
-    with _alone(campaign.out):
-        waiting = [job for job in campaign.jobs() if not _has_result(job)]
-        for number, job in enumerate(waiting, start=1):
-            _set_aside(Path(job.folder))
-            watcher.began(job, number, len(waiting))
-            end = _run_job(job, campaign.ruleset.hang_seconds, watcher, worker)
-            watcher.ended(job, end)
-            ended.append((job, end))
+    shares: Queue[tuple[int, ...]] = Queue()
+    for share in core_shares(side_by_side):
+        shares.put(share)
+    stop, turn = _Stop(), threading.Lock()
+
+    def run(number: int, job: Job) -> None:
+        if stop.asked.is_set():
+            return
+        share = shares.get()
+        try:
+            with turn:
+                watcher.began(job, number, len(waiting))
+            end = _run_job(replace(job, cores=share), hang_seconds, _TakingTurns(watcher, turn), worker, stop)
+            with turn:
+                watcher.ended(job, end)
+                ended.append((job, end))
+        finally:
+            shares.put(share)
+
+    with ThreadPoolExecutor(side_by_side) as pool:
+        running = [pool.submit(run, number, job) for number, job in enumerate(waiting, start=1)]
+        try:
+            for trial in running:
+                trial.result()
+        except BaseException:
+            stop.asked.set()
+            try:
+                wait(running)
+            except KeyboardInterrupt:  # who asks twice waits no longer
+                stop.at_once.set()
+            raise
     return ended
 
 
+class _Stop:
+    """Tells the threads of a campaign to finish their trials' records, or not even that."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.at_once = threading.Event()
+
+
+def core_shares(shares: int) -> list[tuple[int, ...]]:
+    """The cores that this process may use, divided into `shares`; empty tuples, for all cores, where it is one share.
+
+    Raises `UserError` where there are more shares than cores.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(machine.cores()))
+    if shares == 1:
+        return [()]
+    if not 1 <= shares <= len(cores):
+        raise UserError(f"--jobs must be from 1 to {len(cores)}, the cores of this machine; got {shares}")
+    return [tuple(cores[i * len(cores) // shares : (i + 1) * len(cores) // shares]) for i in range(shares)]
+
+
+class _TakingTurns:
+    """What a running trial tells the watcher, one trial at a time."""
+
+    def __init__(self, watcher: Watcher, turn: threading.Lock) -> None:
+        self._watcher, self._turn = watcher, turn
+
+    def progressed(self, job: Job, progress: Mapping[str, Any]) -> None:
+        with self._turn:
+            self._watcher.progressed(job, progress)
+
+    def noted(self, job: Job, text: str) -> None:
+        with self._turn:
+            self._watcher.noted(job, text)
+
+
 @contextlib.contextmanager
-def _alone(folder: Path) -> Generator[None]:
+def alone(folder: Path) -> Generator[None]:
     """Holds the folder, or raises `UserError`: a second campaign would set aside the records that the first writes."""
     held = os.open(folder, os.O_RDONLY)
     try:
@@ -175,7 +250,7 @@ def _alone(folder: Path) -> Generator[None]:
         os.close(held)
 
 
-def _has_result(job: Job) -> bool:
+def has_result(job: Job) -> bool:
     try:
         end = read_record(Path(job.folder) / RECORD_NAME).end
     except RecordError:
@@ -183,17 +258,7 @@ def _has_result(job: Job) -> bool:
     return end is not None and end.status != "interrupted"
 
 
-def _set_aside(folder: Path) -> None:
-    """Renames the record of an attempt that was interrupted; nothing is deleted."""
-    record = folder / RECORD_NAME
-    if record.exists():
-        number = 1
-        while (kept := folder / f"record.interrupted-{number}.jsonl").exists():
-            number += 1
-        record.rename(kept)
-
-
-def _run_job(job: Job, hang_seconds: float, watcher: Watcher, worker: Sequence[str]) -> EndLine:
+def _run_job(job: Job, hang_seconds: float, watcher: _TakingTurns, worker: Sequence[str], stop: _Stop) -> EndLine:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     kills = _out_of_memory_kills()
@@ -207,7 +272,7 @@ def _run_job(job: Job, hang_seconds: float, watcher: Watcher, worker: Sequence[s
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin:  # who dies at once says why by the exit code
             process.stdin.write(json.dumps(asdict(job)).encode())
-        for event in _events(process, hang_seconds):
+        for event in _events(process, hang_seconds, stop.asked):
             if "header" in event:
                 header = read_header(event["header"])
             elif "progress" in event:
@@ -217,10 +282,9 @@ def _run_job(job: Job, hang_seconds: float, watcher: Watcher, worker: Sequence[s
             elif "failed" in event:
                 failed = event["failed"]
         code = process.wait(hang_seconds)  # a thread of the submission's may outlive the worker's last report
-    except KeyboardInterrupt:
-        _stop(process)
-        _finish(job, header, "interrupted", "stopped by a signal; run it again with --resume")
-        raise
+    except _Stopped:
+        _stop(process, stop.at_once)
+        return _finish(job, header, "interrupted", "stopped by a signal; run it again with --resume")
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
@@ -250,22 +314,34 @@ def _finish(job: Job, header: RunHeader | None, status: Any, message: str) -> En
         return end_after(None, "interrupted", f"{message}; and its record cannot be ended: {error}")
 
 
-def _stop(process: "subprocess.Popen[bytes]") -> None:
+def _stop(process: "subprocess.Popen[bytes]", at_once: threading.Event) -> None:
     """Asks the worker to finish its record; kills it, with all its children, when it does not."""
     process.terminate()
-    with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):  # who asks twice waits no longer
-        process.wait(_PATIENCE_SECONDS)
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while process.poll() is None and not at_once.wait(0.1) and time.monotonic() < until:
+        pass
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 
 
-def _events(process: "subprocess.Popen[bytes]", hang_seconds: float) -> Iterator[Mapping[str, Any]]:
-    """The worker's reports until it is gone; raises TimeoutExpired when there was none for `hang_seconds`."""
+class _Stopped(Exception):
+    """The campaign was told to stop."""
+
+
+def _events(
+    process: "subprocess.Popen[bytes]", hang_seconds: float, stop: threading.Event
+) -> Iterator[Mapping[str, Any]]:
+    """The worker's reports until it is gone.
+
+    Raises TimeoutExpired when there was none for `hang_seconds`, and _Stopped once `stop` is set.
+    """
     lines: Queue[bytes] = Queue()
     threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
     silent_since = time.monotonic()
     while True:
+        if stop.is_set():
+            raise _Stopped
         try:
             line = lines.get(timeout=0.5)
         except Empty:

@@ -28,6 +28,11 @@ VERBS = {
         "timetrial.commands.list",
         "timetrial list --format json",
     ),
+    "data": Verb(
+        "prepare the data of workloads, or show what is there",
+        "timetrial.commands.data",
+        "timetrial data prepare lobes flights",
+    ),
     "new": Verb(
         "make a submission to start from",
         "timetrial.commands.new",
@@ -58,6 +63,11 @@ VERBS = {
         "timetrial.commands.export_algoperf",
         "timetrial export-algoperf runs/first logs",
     ),
+    "target": Verb(
+        "derive the targets of workloads from runs of tuned baselines",
+        "timetrial.commands.target",
+        "timetrial target lobes --jobs 2",
+    ),
     "freeze": Verb(
         "lock workloads, or check their locks",
         "timetrial.commands.freeze",
@@ -71,16 +81,30 @@ VERBS = {
 }
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: everything finishes what it has to, as on Ctrl-C."""
+
+
+def _terminated(*_: Any) -> None:
+    raise _Terminated
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 well, 1 a finding, 2 wrong usage, 130 interrupted."""
+    """Runs one command and returns its exit code.
+
+    0 well, 1 a finding, 2 wrong usage, 75 stopped by SIGTERM (a scheduler's; the same command goes on), 130 by Ctrl-C.
+    """
     logging.use_absl_handler()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's way of pressing Ctrl-C
+    signal.signal(signal.SIGTERM, _terminated)
     try:
         code = _run(sys.argv[1:] if argv is None else argv)
         sys.stdout.flush()
     except UserError as error:
         print(f"timetrial: {error}", file=sys.stderr)
         return 2
+    except _Terminated:
+        print("timetrial: terminated", file=sys.stderr)
+        return 75
     except KeyboardInterrupt:
         print("timetrial: interrupted", file=sys.stderr)
         return 130

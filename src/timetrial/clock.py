@@ -17,6 +17,12 @@ class Stopwatch:
         """Seconds charged so far, those of a running section included."""
         return self._charged if self._since is None else self._charged + (self._now() - self._since)
 
+    def return_to(self, seconds: float) -> None:
+        """Charges `seconds` in all, whatever was charged before: those of a checkpoint."""
+        if self._since is not None:
+            raise RuntimeError("the stopwatch is charging")
+        self._charged = seconds
+
     @contextmanager
     def charging(self) -> Generator[None]:
         """Charges what happens inside, also when it raises. Whoever leaves has waited for all device work first."""

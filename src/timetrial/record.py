@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, TypeVar, cast, get_args
@@ -95,6 +95,22 @@ class Crossing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResumeLine:
+    """The trial was interrupted, and goes on from a checkpoint. Evals after that are replayed, not written again."""
+
+    step: int
+    """Of the checkpoint; likewise the clocks."""
+    examples: int
+    seconds: float
+    evals: int
+    """Evals before the checkpoint."""
+    lost_seconds: float
+    """Charged seconds since the checkpoint, as far as the record knew of them: given back."""
+    created: str
+    """When: ISO 8601, UTC."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class EndLine:
     """The last line: how the trial ended, and what it charged in all."""
 
@@ -110,6 +126,13 @@ class EndLine:
     """False where the rows that a step passes through the loss could not be derived: not to be ranked by examples."""
     ignored: tuple[str, ...] = ()
     """Settings of the loss that the submission asked for and the workload does not have."""
+    checkpoint_seconds: float = 0.0
+    """Wall seconds spent on checkpoints since the trial began or was resumed; not charged."""
+    repeated_seconds: float = 0.0
+    """Seconds of tracing and compiling again what an interruption had lost; not charged."""
+
+
+Line = RunHeader | EvalLine | ResumeLine | EndLine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +142,12 @@ class RunRecord:
     evals: tuple[EvalLine, ...]
     end: EndLine | None
     """None when the run was killed before it could say how it ended."""
+    resumes: tuple[ResumeLine, ...] = ()
 
 
-def to_line(kind: str, value: RunHeader | EvalLine | EndLine) -> str:
+def to_line(value: Line) -> str:
     """One line of the file, newline included. Non-finite numbers become the strings "nan", "inf" and "-inf"."""
-    data = {"schema": SCHEMA, "kind": kind, **asdict(value)}
+    data = {"schema": SCHEMA, "kind": _KINDS[type(value)], **asdict(value)}
     return json.dumps(_plain(data), allow_nan=False, separators=(",", ":")) + "\n"
 
 
@@ -152,13 +176,30 @@ def end_after(last: EvalLine | None, status: Status, message: str) -> EndLine:
     )
 
 
-class RecordWriter:
-    """Appends lines to a new record; every line is on disk before the call returns."""
+class ReplayError(UserError):
+    """A trial that was resumed did not come to the evals that its record holds."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises FileExistsError where a record stands already: nothing is ever overwritten."""
+
+class RecordWriter:
+    """Appends lines to a record; every line is on disk before the call returns."""
+
+    def __init__(self, path: Path, *, resume: bool = False) -> None:
+        """Begins a record, or takes up that of an interrupted trial, less its end line.
+
+        Raises FileExistsError where a record stands already and is not to be resumed: nothing is ever overwritten.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = path.open("x", encoding="utf-8")
+        self.replayed: tuple[EvalLine, ...] = ()
+        """Evals that the record holds already, and that a resumed trial comes to again."""
+        self._position = 0
+        if resume:
+            self.replayed = _without_end(path).evals
+        self._file: IO[str] = path.open("a" if resume else "x", encoding="utf-8")
+
+    def go_to(self, evals: int) -> tuple[EvalLine, ...]:
+        """The first `evals` evals of the record; the next that is written is taken for the one after them."""
+        self._position = evals
+        return self.replayed[:evals]
 
     def __enter__(self) -> "RecordWriter":
         return self
@@ -169,18 +210,47 @@ class RecordWriter:
         self._file.close()
 
     def run(self, header: RunHeader) -> None:
-        self._append(to_line("run", header))
+        self._append(to_line(header))
 
     def eval(self, line: EvalLine) -> None:
-        self._append(to_line("eval", line))
+        """Appends an eval; one that the record holds already is compared with that instead.
+
+        Raises `ReplayError` where the two differ in what does not depend on time.
+        """
+        number, self._position = self._position, self._position + 1
+        if number >= len(self.replayed):
+            self._append(to_line(line))
+            return
+        old = self.replayed[number]
+        if (line.step, line.examples, _plain(line.metrics)) != (old.step, old.examples, _plain(old.metrics)):
+            raise ReplayError(
+                f"eval {number} came out differently when the trial was resumed: step {old.step}, {dict(old.metrics)} "
+                f"became step {line.step}, {dict(line.metrics)}; the trial has to be run anew"
+            )
+
+    def resume(self, line: ResumeLine) -> None:
+        self._append(to_line(line))
 
     def end(self, line: EndLine) -> None:
-        self._append(to_line("end", line))
+        self._append(to_line(line))
 
     def _append(self, line: str) -> None:
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
+
+
+def _without_end(path: Path) -> RunRecord:
+    """Cuts a torn last line and the end line off a record; returns what is left. One rename: a crash loses nothing."""
+    record = read_record(path)
+    lines = path.read_bytes().rpartition(b"\n")[0].split(b"\n")
+    scratch = path.with_suffix(".tmp")
+    with scratch.open("wb") as file:
+        file.write(b"\n".join(lines[:-1] if record.end is not None else lines) + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
+    return replace(record, end=None)
 
 
 def append_end(path: Path, header: RunHeader | None, end: Callable[[EvalLine | None], EndLine]) -> EndLine:
@@ -194,7 +264,7 @@ def append_end(path: Path, header: RunHeader | None, end: Callable[[EvalLine | N
         if header is None:
             raise RecordError(f"{path}: the run died before it began")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(to_line("run", header))
+        path.write_text(to_line(header))
     elif path.stat().st_size > len(whole) + 1:
         os.truncate(path, len(whole) + 1)
     record = read_record(path)
@@ -202,7 +272,7 @@ def append_end(path: Path, header: RunHeader | None, end: Callable[[EvalLine | N
         return record.end
     line = end(record.evals[-1] if record.evals else None)
     with open(path, "a", encoding="utf-8") as file:
-        file.write(to_line("end", line))
+        file.write(to_line(line))
         file.flush()
         os.fsync(file.fileno())
     return line
@@ -222,6 +292,7 @@ def read_record(path: Path) -> RunRecord:
     whole, _, _cut = text.rpartition(b"\n")
     run: RunHeader | None = None
     evals: list[EvalLine] = []
+    resumes: list[ResumeLine] = []
     end: EndLine | None = None
     for number, raw in enumerate(whole.split(b"\n") if whole else [], start=1):
         where = f"{path}:{number}"
@@ -237,13 +308,15 @@ def read_record(path: Path) -> RunRecord:
             run = _build(RunHeader, data, where)
         elif kind == "eval":
             evals.append(_build(EvalLine, data, where))
+        elif kind == "resume":
+            resumes.append(_build(ResumeLine, data, where))
         elif kind == "end":
             end = _build(EndLine, data, where)
         else:
             raise RecordError(f"{where}: unknown kind of line {kind!r}")
     if run is None:
         raise RecordError(f"{path}:1: no complete first line; the run was killed before it began")
-    return RunRecord(path=path, run=run, evals=tuple(evals), end=end)
+    return RunRecord(path=path, run=run, evals=tuple(evals), end=end, resumes=tuple(resumes))
 
 
 def _parse_line(raw: bytes, where: str) -> dict[str, Any]:
@@ -307,6 +380,14 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "eval_seconds": fields.duration,
         "metrics": fields.numbers,
     },
+    ResumeLine: {
+        "step": fields.count,
+        "examples": fields.count,
+        "seconds": fields.duration,
+        "evals": fields.count,
+        "lost_seconds": fields.duration,
+        "created": fields.text,
+    },
     Crossing: {"eval_index": fields.count, "charge": fields.duration, "charge_before": fields.duration},
     EndLine: {
         "status": fields.one_of(STATUSES),
@@ -319,8 +400,13 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "crossing": fields.or_null(_crossing),
         "examples_exact": fields.flag,
         "ignored": fields.texts,
+        "checkpoint_seconds": fields.duration,
+        "repeated_seconds": fields.duration,
     },
 }
+_ADDED = ("checkpoint_seconds", "repeated_seconds")
+"""Fields that came to schema 1 after its golden record: where a file lacks them they have their defaults."""
+_KINDS: dict[type, str] = {RunHeader: "run", EvalLine: "eval", ResumeLine: "resume", EndLine: "end"}
 
 
 def _fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -328,6 +414,8 @@ def _fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, convert in _CONVERTERS[kind].items():
         if name not in data:
+            if name in _ADDED:
+                continue
             raise ValueError(f"{name!r} is missing")
         try:
             values[name] = convert(data[name])
@@ -336,7 +424,7 @@ def _fields(kind: type, data: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-_Line = TypeVar("_Line", RunHeader, EvalLine, EndLine)
+_Line = TypeVar("_Line", RunHeader, EvalLine, ResumeLine, EndLine)
 
 
 def _build(kind: type[_Line], data: Mapping[str, Any], where: str) -> _Line:

@@ -65,6 +65,8 @@ class Ruleset:
     workloads: Mapping[str, WorkloadRules]
     confirmation: int = 0
     """Evals after the crossing that must meet the target too."""
+    test_evals: Literal["at_target", "always"] = "at_target"
+    """When the test split is evaluated: where the target is met and at the end, or at every eval."""
     hang_seconds: float = 300.0
     """Wall seconds without a finished step after which a trial is given up as hung."""
     modified: tuple[str, ...] = field(default=())
@@ -138,6 +140,8 @@ def _parse(data: Mapping[str, Any]) -> Ruleset:
         raise UserError("needs a table [external] or [self_tuning]")
     _check_count("confirmation", ruleset.confirmation, least=0)
     _check_positive("hang_seconds", ruleset.hang_seconds)
+    if ruleset.test_evals not in ("at_target", "always"):
+        raise UserError(f'test_evals must be "at_target" or "always", not {ruleset.test_evals!r}')
     for name, rules in workloads.items():
         if rules.variant_of is not None and rules.variant_of not in workloads:
             raise UserError(f"workload {name!r} is a variant of {rules.variant_of!r}, which the ruleset does not list")

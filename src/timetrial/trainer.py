@@ -6,7 +6,7 @@ from step to step: a step gathers its own batch and derives its own key.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from timetrial.checkpoint import Checkpoint, like_tree, to_host
 from timetrial.devices import Mesh, put_batch, put_replicated
 from timetrial.failures import submission_code
 from timetrial.judge import Counts, Meters
@@ -33,6 +34,10 @@ _WAIT_SECONDS = 0.002
 """How often, at most, the loop waits for the steps in flight: to wake up after each short step would cost too much."""
 _INDICES_AHEAD = 1 << 18
 """Row indices sent to the device at a time, at most."""
+_COMPILING = tuple(
+    f"/jax/core/compile/{name}_duration" for name in ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile")
+)
+"""What jax reports of tracing, lowering and compiling, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +110,9 @@ class PureTrainer:
         self._charging = False
         self._compile_seconds = 0.0
         self._data_seconds = 0.0
+        self._ran: set[Any] = set()
+        self._to_repeat: set[Any] = set()
+        self._repeated_seconds = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._on_duration)
 
     # What the judge asks for.
@@ -156,6 +164,7 @@ class PureTrainer:
             arguments = (self.state, self._gathered(indices), self._keys["eval_params"], self._hparams)
             rows = self._rows_through("eval_params", self._programs.eval_params, arguments)
             params, model_state = self._programs.eval_params(*arguments)
+            self._has_run("eval_params")
             self._evals += 1
             self._counts = self._counts._replace(examples=self._counts.examples + rows)
         return self._problem.trees(params, model_state)
@@ -185,6 +194,44 @@ class PureTrainer:
     def ignored(self) -> tuple[str, ...]:
         return tuple(sorted(self._problem.ignored))
 
+    def repeated_seconds(self) -> float:
+        return self._repeated_seconds
+
+    # What a checkpoint asks for.
+
+    def save(self) -> Checkpoint:
+        """All it takes to go on from here, between two calls."""
+        numbers = {
+            "step": self._counts.step,
+            "examples": self._counts.examples,
+            "evals": self._evals,
+            "drawn": self._drawn,
+            "compile_seconds": self._compile_seconds,
+            "data_seconds": self._data_seconds,
+            "rows_exact": self._rows_exact,
+            "ignored": sorted(self._problem.ignored),
+            "ran": sorted(map(repr, self._ran)),
+        }
+        return Checkpoint(to_host(self.state), numbers)
+
+    def resume(self, find: Callable[[Sequence[np.ndarray]], Checkpoint | None]) -> Checkpoint | None:
+        """Once started, goes back to the checkpoint that `find` has for arrays like the state's; or says None."""
+        found = find(to_host(self.state))
+        if found is None:
+            return None
+        numbers = found.numbers
+        # Copies, since steps overwrite their input and numpy's memory is not jax's to overwrite.
+        arrays = jax.tree.map(lambda x: jnp.array(x, copy=True), like_tree(self.state, found.arrays))
+        self.state = put_replicated(arrays, self._mesh)
+        self._counts = Counts(numbers["step"], numbers["examples"])
+        self._evals, self._drawn = numbers["evals"], numbers["drawn"]
+        self._compile_seconds, self._data_seconds = numbers["compile_seconds"], numbers["data_seconds"]
+        self._rows_exact = numbers["rows_exact"]
+        self._problem.ignored.update(numbers["ignored"])
+        self._plan, self._host_batches = None, None
+        self._to_repeat = set(numbers["ran"])
+        return found
+
     def close(self) -> None:
         """Stops listening to the compiler."""
         jax.monitoring.unregister_event_duration_listener(self._on_duration)
@@ -204,6 +251,7 @@ class PureTrainer:
         arguments = (self.state, self._data, self._plan, self._keys["step"], self._hparams)
         rows = self._rows_through("gathering", self._programs.gathering_step, arguments)
         self.state, loss = self._programs.gathering_step(*arguments)
+        self._has_run("gathering")
         self._count(self._batch_size, rows)
         return loss
 
@@ -226,8 +274,10 @@ class PureTrainer:
 
     def _step_on(self, batch: Batch, *, drawn: int) -> Array:
         arguments = (self.state, batch, self._keys["step"], self._hparams)
-        rows = self._rows_through((batch.size, batch.weights is None), self._programs.step, arguments)
+        program = (batch.size, batch.weights is None)
+        rows = self._rows_through(program, self._programs.step, arguments)
         self.state, loss = self._programs.step(*arguments)
+        self._has_run(program)
         self._count(drawn, rows)
         return loss
 
@@ -269,6 +319,11 @@ class PureTrainer:
                 self._rows[program], self._rows_exact = 0, False
         return self._rows[program]
 
+    def _has_run(self, program: Any) -> None:
+        if program not in self._ran:
+            self._ran.add(program)
+            self._to_repeat.discard(repr(program))
+
     @contextmanager
     def _charged(self, hook: str) -> Generator[None]:
         """Submission code: its compilation is metered, its failures become results, its device work is waited for.
@@ -293,7 +348,11 @@ class PureTrainer:
         self._data_seconds += self._now() - began
 
     def _on_duration(self, event: str, duration_secs: float, **_: Any) -> None:
-        if self._charging and event.endswith("/backend_compile_duration"):
+        if not self._charging:
+            return
+        if self._to_repeat and event in _COMPILING:  # until all that ran before the interruption has run again
+            self._repeated_seconds += duration_secs
+        elif event == _COMPILING[-1]:
             self._compile_seconds += duration_secs
 
 

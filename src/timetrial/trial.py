@@ -7,15 +7,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from timetrial import machine
+from timetrial.checkpoint import FOLDER, discard
 from timetrial.compilation import forget_cache
 from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
 from timetrial.judge import Judge, Progress, SubmissionFailure
+from timetrial.keeper import TrialKeeper
 from timetrial.loading import Loaded, Source, load
 from timetrial.problem import make_task
-from timetrial.record import RECORD_NAME, EndLine, RecordWriter, RunHeader, end_after
+from timetrial.record import (
+    RECORD_NAME,
+    EndLine,
+    RecordError,
+    RecordWriter,
+    ReplayError,
+    RunHeader,
+    end_after,
+    read_record,
+    to_line,
+)
 from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
 from timetrial.trainer import Entry, PureTrainer
@@ -35,6 +47,8 @@ class Trial:
     study: int
     trial: int
     self_tuning: bool
+    point: Point | None = None
+    """Its hyperparameters, where the ruleset's tuning does not choose them."""
 
 
 def run_trial(
@@ -49,6 +63,8 @@ def run_trial(
     now: Callable[[], float] = time.perf_counter,
     watch: Callable[[Progress], None] = lambda progress: None,
     announce: Callable[[RunHeader], None] = lambda header: None,
+    leave: Callable[[], bool] = lambda: False,
+    checkpoint_seconds: float = 30.0,
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
 
@@ -56,8 +72,12 @@ def run_trial(
     is given the header, still without hyperparameters, before any code of the submission runs, so that a crash on
     import can be put on record by whoever watches.
 
-    Raises FileExistsError where a record stands already, UserError where the ruleset cannot run the workload, OSError
-    where the record cannot be written.
+    A record of the same trial that was interrupted is taken up, from its newest checkpoint where there is one: evals
+    after that are replayed, compared, and not written again. Once `leave()` is true the trial makes a checkpoint and
+    ends as interrupted; otherwise it makes one every `checkpoint_seconds` of wall time, uncharged.
+
+    Raises FileExistsError where the trial has a result already, UserError where the ruleset cannot run the workload,
+    ReplayError where a resumed trial does not come to the evals of its record, OSError where that cannot be written.
     """
     rules = ruleset.workloads.get(workload.name)
     if rules is None or rules.eval_every is None or rules.horizon_examples is None:
@@ -97,19 +117,22 @@ def run_trial(
         packages=machine.packages(),
     )
     announce(header)
-    with RecordWriter(folder / RECORD_NAME) as writer:
+    resume = _take_up(folder, header)
+    with RecordWriter(folder / RECORD_NAME, resume=resume) as writer:
         source.copy_to(folder / SOURCE_FOLDER)
         try:
             with submission_code("import", source.folder):
                 loaded = load(source)
                 hparams = _point(loaded, ruleset, workload.name, trial)
         except SubmissionFailure as failure:
-            writer.run(header)
+            if not resume:
+                writer.run(header)
             end = end_after(None, failure.status, str(failure))
             writer.end(end)
             return end
         header = replace(header, hparams=hparams)
-        writer.run(header)
+        if not resume:
+            writer.run(header)
         task = make_task(
             workload,
             horizon_examples=rules.horizon_examples,
@@ -127,14 +150,64 @@ def run_trial(
             exact_examples=ruleset.clock == "examples",
             before_start=forget_cache if ruleset.clock == "seconds" else None,
         )
+        keeper = TrialKeeper(trainer, writer, folder, now, every_seconds=checkpoint_seconds)
+        judge = Judge(
+            trainer,
+            Evaluator(workload, mesh),
+            writer,
+            header,
+            now=now,
+            watch=watch,
+            always_test=ruleset.test_evals == "always",
+            keeper=keeper,
+            leave=leave,
+        )
+        over = False
         try:
-            return Judge(trainer, Evaluator(workload, mesh), writer, header, now=now, watch=watch).run()
+            end = judge.run()
+            over = end.status != "interrupted"
+            return end
+        except ReplayError:
+            over = True  # the checkpoints are worth nothing
+            raise
         finally:
+            keeper.close(over=over)
             trainer.close()
+
+
+def _take_up(folder: Path, header: RunHeader) -> bool:
+    """Whether the trial goes on with the record in `folder`: that of the same trial on the same machine, interrupted.
+
+    An interrupted one of anything else is set aside: renamed, with its checkpoints removed. Under the seconds clock
+    that is so always, since what was charged could not be charged again alike.
+    """
+    path = folder / RECORD_NAME
+    try:
+        old = read_record(path)
+    except RecordError:
+        old = None
+    if old is not None and (old.end is None or old.end.status == "interrupted"):
+        if header.clock != "seconds" and _identity(old.run) == _identity(header):
+            return True
+    elif old is not None or not path.exists():
+        return False
+    number = 1
+    while (kept := folder / f"record.interrupted-{number}.jsonl").exists():
+        number += 1
+    path.rename(kept)
+    discard(folder / FOLDER)
+    return False
+
+
+def _identity(header: RunHeader) -> str:
+    """All that must be the same for the same bits; the hyperparameters follow from it."""
+    return to_line(replace(header, created="", hparams={}))
 
 
 def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
     """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
+    if trial.point is not None:
+        return trial.point
     if trial.self_tuning:
         if loaded.search_space:
             raise UserError("SEARCH_SPACE must be assigned at the top level of the file, not inside a block")

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,10 +19,13 @@ from timetrial.record import to_line
 from timetrial.ruleset import Ruleset
 
 if TYPE_CHECKING:
+    from timetrial.record import EndLine
     from timetrial.workload import Workload
 
 BROKEN_RECORD = 74
 """Exit code when the record could not be written (EX_IOERR)."""
+PREEMPTED = 75
+"""Exit code of a trial that was told to stop (EX_TEMPFAIL): it goes on from its checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,20 +41,29 @@ class Job:
     trial: int
     self_tuning: bool
     folder: str
+    point: Mapping[str, Any] | None = None
+    """The trial's hyperparameters, where the ruleset's tuning does not choose them."""
+    cores: tuple[int, ...] = ()
+    """The processor cores that the trial is pinned to; empty: all that the campaign may use."""
 
 
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
     """Runs the job on standard input. Exit code 0 whatever the submission did; its record says how it ended.
+
+    SIGTERM makes it leave a checkpoint and stop, with exit code 75.
 
     `load` gives the workload of a name and its SHA-256; a test's own workload comes in here.
     """
     job = Job(**json.load(sys.stdin))
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    told_to_leave = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: told_to_leave.set())
     _offer_to_the_out_of_memory_killer()
+    if job.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, job.cores)  # before jax starts its threads, which are as many as these
     try:
-        _run(job, load or _load_workload, events)
+        end = _run(job, load or _load_workload, events, told_to_leave)
     except OSError as error:
         message = f"the record cannot be written: {error.strerror} ({error.filename or job.folder})"
         events.write(json.dumps({"failed": message}) + "\n")
@@ -58,10 +71,12 @@ def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
     except Exception as error:  # reported to whoever started this process, and raised again for the log
         events.write(json.dumps({"failed": f"{type(error).__name__}: {error}"}) + "\n")
         raise
-    return 0
+    return PREEMPTED if end.status == "interrupted" else 0
 
 
-def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str]) -> None:
+def _run(
+    job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str], told_to_leave: threading.Event
+) -> "EndLine":
     from timetrial.compilation import cache_folder, use_cache
     from timetrial.loading import Source
     from timetrial.trial import Trial, run_trial
@@ -74,18 +89,23 @@ def _run(job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str
 
     use_cache(cache_folder())
     workload, sha256 = load(job.workload)
-    if not workload.data.prepared():
-        report({"note": f"preparing the data of {job.workload} (once)"})
-        workload.data.prepare()
-    run_trial(
+
+    def note(stage: str, rows: int, of: int | None) -> None:
+        del of
+        if rows == 0:
+            report({"note": f"preparing the data of {job.workload} (once): {stage}"})
+
+    workload.data.prepare(watch=note)
+    return run_trial(
         workload,
         Source(job.submission, Path(job.path)),
         Ruleset.from_json(job.ruleset),
-        Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning),
+        Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning, point=job.point),
         Path(job.folder),
         workload_sha256=sha256,
         watch=lambda progress: report({"progress": asdict(progress)}),
-        announce=lambda header: report({"header": json.loads(to_line("run", header))}),
+        announce=lambda header: report({"header": json.loads(to_line(header))}),
+        leave=told_to_leave.is_set,
     )
 
 

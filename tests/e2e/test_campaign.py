@@ -15,7 +15,8 @@ from rich.console import Console
 from toy_trials import SGD, custom, rules, write
 
 import timetrial.campaign
-from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
+from timetrial import machine
+from timetrial.campaign import Campaign, core_shares, open_folder, restrict, run_campaign
 from timetrial.display import Display
 from timetrial.errors import UserError
 from timetrial.record import read_record
@@ -41,7 +42,7 @@ def cache(tmp_path_factory):
 class Log:
     """A watcher that remembers, and may act when a trial makes progress."""
 
-    def __init__(self, on_progress=lambda: None):
+    def __init__(self, on_progress):
         self.ends = []
         self.on_progress = on_progress
 
@@ -49,8 +50,8 @@ class Log:
         pass
 
     def progressed(self, job, progress):
-        del job, progress
-        self.on_progress()
+        del progress
+        self.on_progress(job)
 
     def noted(self, job, text):
         pass
@@ -59,7 +60,7 @@ class Log:
         self.ends.append((job.submission, job.trial, end.status))
 
 
-def start(tmp_path, *texts, resume=False, on_progress=lambda: None, **changes):
+def start(tmp_path, *texts, resume=False, on_progress=lambda job: None, side_by_side=1, **changes):
     """Runs submissions called s0, s1, … on the toy and returns the log."""
     sources = tuple(write(tmp_path, text, f"s{i}") for i, text in enumerate(texts))
     changes = {"budget": 320, "eval_every": 160, **changes}
@@ -67,7 +68,7 @@ def start(tmp_path, *texts, resume=False, on_progress=lambda: None, **changes):
     campaign = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=sources, seed=3)
     open_folder(campaign, resume=resume)
     log = Log(on_progress)
-    run_campaign(campaign, log, worker=WORKER)
+    run_campaign(campaign, log, side_by_side=side_by_side, worker=WORKER)
     return log
 
 
@@ -81,6 +82,44 @@ def test_a_grid_runs_every_trial_and_leaves_a_record_of_each(tmp_path):
     first, second = record_of(tmp_path, "s0"), record_of(tmp_path, "s1")
     assert first.run.hparams == second.run.hparams
     assert [e.metrics for e in first.evals] == [e.metrics for e in second.evals]  # bit for bit, in two processes
+
+
+two_cores = pytest.mark.skipif(machine.cores() < 2, reason="needs two cores")
+
+
+@two_cores
+def test_trials_side_by_side_have_cores_of_their_own_and_the_results_of_trials_in_turn(tmp_path):
+    board = {"studies": 1, "trials": 4, "points": "halton"}
+    (tmp_path / "turn").mkdir()
+    start(tmp_path / "turn", SGD, external=board)
+    log = start(tmp_path, SGD, side_by_side=2, external=board)
+    assert sorted(log.ends) == [("s0", trial, "budget") for trial in range(4)]
+    for trial in range(4):
+        alone, beside = record_of(tmp_path / "turn", "s0", trial), record_of(tmp_path, "s0", trial)
+        assert beside.run.hardware["cores"] == machine.cores() // 2
+        assert [e.metrics for e in beside.evals] == [pytest.approx(e.metrics, rel=1e-5) for e in alone.evals]
+
+
+@two_cores
+def test_ctrl_c_finishes_the_records_of_all_running_trials_and_starts_no_other(tmp_path):
+    begun = set()
+
+    def interrupt(job):
+        begun.add(job.trial)
+        if begun == {0, 1}:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    board = {"studies": 1, "trials": 3, "points": "halton"}
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, SGD, side_by_side=2, on_progress=interrupt, external=board, budget=10**9, eval_every=10**8)
+    ends = [record_of(tmp_path, "s0", trial).end for trial in (0, 1)]
+    assert [end and end.status for end in ends] == ["interrupted", "interrupted"]
+    assert not (tmp_path / "out" / "s0" / "toy" / "study_0" / "trial_2").exists()
+
+
+def test_more_trials_side_by_side_than_cores_are_refused():
+    with pytest.raises(UserError, match="--jobs must be from 1 to"):
+        core_shares(machine.cores() + 1)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +197,7 @@ def test_resume_refuses_another_campaign(tmp_path, text, changes, message):
 def test_resume_refuses_a_campaign_that_is_still_running(tmp_path):
     refusals = []
 
-    def resume():
+    def resume(job):
         if not refusals:
             with pytest.raises(UserError, match="a campaign is running in") as refusal:
                 start(tmp_path, SGD, resume=True)
@@ -178,7 +217,7 @@ def test_resume_refuses_a_folder_that_is_no_campaign(tmp_path):
 def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_again(tmp_path):
     sent = []
 
-    def interrupt():
+    def interrupt(job):
         if not sent:
             sent.append(True)
             os.kill(os.getpid(), signal.SIGINT)
@@ -210,7 +249,7 @@ def test_a_second_ctrl_c_waits_no_longer_and_leaves_no_worker_behind(tmp_path, m
     monkeypatch.setenv("PID_FILE", str(tmp_path / "pid"))
     presses = iter((0.5, 2.5))
 
-    def interrupt():
+    def interrupt(job):
         for delay in presses:
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGINT)).start()
 
@@ -246,7 +285,7 @@ def test_a_full_disk_is_reported_and_the_grid_goes_on(tmp_path):
     sources = (write(tmp_path, SGD, "s0"), write(tmp_path, SGD, "s1"))
     campaign = Campaign(out=tmp_path / "out", ruleset=rules(budget=32000, eval_every=160), sources=sources, seed=0)
     open_folder(campaign, resume=False)
-    log = Log()
+    log = Log(lambda job: None)
     ended = run_campaign(campaign, log, worker=worker)
     assert [end.status for _, end in ended] == ["interrupted", "interrupted"]
     assert "the record cannot be written" in ended[0][1].message
@@ -295,7 +334,7 @@ def test_a_panel_is_shown_for_a_ruleset_with_one_board(tmp_path):
     campaign = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=(write(tmp_path, custom("")),), seed=0)
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=True, width=100)
-    with Display(ruleset, console) as display:
+    with Display(console) as display:
         display.began(campaign.jobs()[0], 1, 2)
     assert "mine on toy" in shown.getvalue()
 

@@ -78,6 +78,9 @@ class FakeTrainer:
     def ignored(self) -> tuple[str, ...]:
         return ()
 
+    def repeated_seconds(self) -> float:
+        return 0.0
+
 
 class ListRecorder:
     """Keeps what the judge writes."""
@@ -87,6 +90,9 @@ class ListRecorder:
         self.ends: list[EndLine] = []
         self.asked: list[tuple[int, tuple[str, ...]]] = []
         """What a test's evaluator was asked for: steps and splits."""
+
+    def go_to(self, evals: int) -> list[EvalLine]:
+        return self.evals[:evals]
 
     def eval(self, line: EvalLine) -> None:
         self.evals.append(line)

@@ -135,7 +135,7 @@ def _write_trial(
     )
     path = folder / name.replace("/", "_") / workload / f"study_{study}" / f"trial_{trial}" / "record.jsonl"
     path.parent.mkdir(parents=True)
-    lines = [to_line("run", header), *(to_line("eval", line) for line in evals), to_line("end", end)]
+    lines = [to_line(header), *(to_line(line) for line in evals), to_line(end)]
     path.write_text("".join(lines))
 
 

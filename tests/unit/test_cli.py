@@ -67,11 +67,11 @@ def test_control_c_is_exit_code_130_without_a_traceback(verb: Any, capsys: pytes
     assert capsys.readouterr().err == "timetrial: interrupted\n"
 
 
-def test_a_termination_signal_is_taken_as_control_c(verb: Any):
+def test_a_termination_signal_stops_the_command_with_the_exit_code_that_says_run_me_again(verb: Any):
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         verb(lambda args: signal.raise_signal(signal.SIGTERM) or 0)
-        assert cli.main(["probe"]) == 130
+        assert cli.main(["probe"]) == 75
     finally:
         signal.signal(signal.SIGTERM, before)
 

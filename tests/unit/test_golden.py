@@ -43,7 +43,7 @@ def test_a_record_that_has_its_end_keeps_it(tmp_path):
 
 def test_a_record_that_never_began_gets_the_header_that_was_announced(tmp_path):
     path = tmp_path / "record.jsonl"
-    path.write_text(to_line("run", header())[:30])
+    path.write_text(to_line(header())[:30])
     append_end(path, header(study=4), lambda last: end_after(last, "error", "crashed on import"))
     record = read_record(path)
     assert (record.run.study, record.evals) == (4, ())

@@ -48,9 +48,9 @@ def test_a_workload_whose_name_is_not_its_folder_s_is_refused(shelf: Shelf):
 
 
 def test_an_unknown_workload_is_answered_with_the_nearest(shelf: Shelf):
-    shelf.add_workload("characters", "")
-    with pytest.raises(UserError, match="no workload 'caracters'; did you mean 'characters'"):
-        registry.load_workload("caracters")
+    shelf.add_workload("scripture", "")
+    with pytest.raises(UserError, match="no workload 'scriptur'; did you mean 'scripture'"):
+        registry.load_workload("scriptur")
 
 
 def test_every_shipped_workload_and_submission_has_a_folder_of_its_own():

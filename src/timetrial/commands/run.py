@@ -1,15 +1,21 @@
 """`timetrial run`: a campaign of trials, with live progress."""
 
 import argparse
+import hashlib
 from collections import Counter
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
+from timetrial.campaign import Campaign, core_shares, open_folder, restrict, run_campaign
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.loading import find_source
 from timetrial.registry import base_of, submission_names
-from timetrial.ruleset import load_ruleset
+from timetrial.ruleset import Ruleset, load_ruleset
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _FINDINGS = {"error", "out_of_memory", "hung", "interrupted"}
 
@@ -28,6 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, metavar="N", help="tuning trials a study (default: the ruleset's)")
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="the campaign's seed (default: 0)")
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="where records are written")
+    parser.add_argument(
+        "--jobs", "-j", type=int, default=1, metavar="N",
+        help="trials to run side by side, each on its share of the cores (default: 1)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--held-out", metavar="SEED",
+        help="add one held-out variant of each workload, drawn by this value, and derive its target first",
+    )  # fmt: skip
     parser.add_argument("--resume", action="store_true", help="go on with the campaign in DIR: run what has no result")
     add_format(parser)
 
@@ -46,13 +60,20 @@ def run(args: argparse.Namespace) -> int:
             f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
         )
     sources = tuple(find_source(name) for name in names)
+    console = Console(stderr=args.format == "json")
+    core_shares(args.jobs)
+    if args.held_out is not None:
+        ruleset = _with_held_out(ruleset, args, console)
     campaign = Campaign(out=args.out, ruleset=ruleset, sources=sources, seed=args.seed)
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
-    console = Console(stderr=args.format == "json")
+    if args.jobs > 1 and ruleset.clock == "seconds":
+        console.print(
+            "Warning: trials side by side disturb each other's seconds; for times to publish, run one at a time."
+        )
     try:
-        with Display(ruleset, console) as display:
-            ended = run_campaign(campaign, display)
+        with Display(console) as display:
+            ended = run_campaign(campaign, display, side_by_side=args.jobs)
     except KeyboardInterrupt:
         console.print(f"Stopped; what ran is in {args.out}. The same command with --resume goes on.", soft_wrap=True)
         raise
@@ -66,3 +87,16 @@ def run(args: argparse.Namespace) -> int:
             f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True
         )
     return 1 if _FINDINGS & set(counts) else 0
+
+
+def _with_held_out(ruleset: Ruleset, args: argparse.Namespace, console: "Console") -> Ruleset:
+    """The ruleset with held-out variants; their runs lie beside the campaign's folder, for the next campaign too."""
+    from timetrial.display import Display
+    from timetrial.held_out import with_held_out
+
+    if args.out.exists() and not args.resume:
+        raise UserError(f"{args.out} exists; add --resume to go on with it, or name another folder with --out")
+    folder = args.out.parent / f"held-out-{hashlib.sha256(args.held_out.encode()).hexdigest()[:12]}"
+    tell = partial(console.print, highlight=False, soft_wrap=True)
+    with Display(console) as display:
+        return with_held_out(ruleset, args.held_out, folder, display, side_by_side=args.jobs, tell=tell)
