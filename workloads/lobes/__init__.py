@@ -15,10 +15,10 @@ from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_p
 FIELDS = {"image": Field((SIDE, SIDE, 3), np.uint8, below=256), "label": Field((), np.int32, below=CLASSES)}
 AXES: Mapping[str, tuple[Any, ...]] = {
     "activation": ("relu", "gelu", "tanh"),
-    "norm": ("batch", "group", "layer"),
+    "norm": ("batch", "group"),
     "width": (16, 12, 20),
     "depth": (7, 6, 9),
-    "init_scale": (1.0, 0.3, 3.0),
+    "init_scale": (1.0, 3.0),
     "norm_scale": (1.0, 4.0),
 }
 VARIANTS: Mapping[str, Mapping[str, Any]] = {

@@ -19,7 +19,7 @@ class LobesNet(nn.Module):
 
     activation: str = "relu"
     norm: str = "batch"
-    """"batch", "group" (over positions and a quarter of the channels) or "layer" (over the channels of a position)."""
+    """"batch", or "group" (over positions and a quarter of the channels)."""
     width: int = 16
     """Channels of the first stage; each later stage has twice as many, and half the height and width."""
     depth: int = 7
@@ -51,8 +51,6 @@ class LobesNet(nn.Module):
         scale_init = nn.initializers.constant(self.norm_scale)
         if self.norm == "group":
             return nn.GroupNorm(GROUPS, scale_init=scale_init, name=name)(x)
-        if self.norm == "layer":
-            return nn.LayerNorm(scale_init=scale_init, name=name)(x)
         mask = None if valid is None else valid[:, None, None, None]
         norm = nn.BatchNorm(use_running_average=not train, momentum=0.9, scale_init=scale_init, name=name)
         return norm(x, mask=mask)
