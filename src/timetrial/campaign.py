@@ -30,8 +30,8 @@ from timetrial.record import (
     read_header,
     read_record,
 )
-from timetrial.registry import SUBMISSION_FILE
-from timetrial.ruleset import Ruleset
+from timetrial.registry import SUBMISSION_FILE, base_of
+from timetrial.ruleset import Ruleset, WorkloadRules
 from timetrial.worker import Job
 
 CAMPAIGN_NAME = "campaign.json"
@@ -375,13 +375,17 @@ def _out_of_memory_kills() -> int:
 def restrict(
     ruleset: Ruleset, *, workloads: Sequence[str] = (), studies: int | None = None, trials: int | None = None
 ) -> Ruleset:
-    """The ruleset with fewer workloads, other studies or other trials; its `modified` says what was changed."""
+    """The ruleset with other workloads, studies or trials; its `modified` says what was changed.
+
+    A workload may also be a variant of one of the ruleset's: it has its base's budget and grid, and its own target.
+    """
+    all_rules = dict(ruleset.workloads)
     for name in workloads:
-        if name not in ruleset.workloads:
-            raise unknown("workload", name, ruleset.workloads, f"These are the workloads of ruleset {ruleset.name!r}.")
+        if name not in all_rules:
+            all_rules[name] = _variant_rules(ruleset, name)
     modified = list(ruleset.modified)
     if workloads and set(workloads) != set(ruleset.workloads):
-        kept = {name: rules for name, rules in ruleset.workloads.items() if name in workloads}
+        kept = {name: rules for name, rules in all_rules.items() if name in workloads}
         modified.append(f"workloads: {', '.join(kept)}")
         lone = {name: replace(r, variant_of=r.variant_of if r.variant_of in kept else None) for name, r in kept.items()}
         ruleset = replace(ruleset, workloads=lone)
@@ -396,3 +400,14 @@ def restrict(
             modified.append(f"{field}: {value}")
             ruleset = replace(ruleset, **changed)
     return replace(ruleset, modified=tuple(modified))
+
+
+def _variant_rules(ruleset: Ruleset, name: str) -> WorkloadRules:
+    try:
+        base = base_of(name)
+    except UserError:
+        base = name
+    if base not in ruleset.workloads:
+        raise unknown("workload", name, ruleset.workloads, f"These are the workloads of ruleset {ruleset.name!r}.")
+    rules = ruleset.workloads[base]
+    return replace(rules, variant_of=base, target=None, test_target=None, anchor=None, milestones=())

@@ -355,3 +355,12 @@ def test_a_restricted_ruleset_says_what_was_changed():
     assert restrict(demo) == demo
     with pytest.raises(UserError, match="did you mean 'lobes'"):
         restrict(demo, workloads=["lobe"])
+
+
+def test_a_variant_may_be_asked_for_with_its_base_s_rules_and_its_own_target():
+    demo = load_ruleset("demo")
+    for name in ("lobes_tanh", "lobes+width=24"):
+        asked = restrict(demo, workloads=["lobes", name]).workloads
+        assert (asked[name].budget, asked[name].eval_every) == (asked["lobes"].budget, asked["lobes"].eval_every)
+        assert (asked[name].variant_of, asked[name].target) == ("lobes", None)
+        assert restrict(demo, workloads=[name]).workloads[name].variant_of is None

@@ -18,7 +18,7 @@ DROPOUT_RATE = 0.0
 AXES: Mapping[str, tuple[Any, ...]] = {
     "activation": ("leaky_relu", "tanh", "silu"),
     "norm": ("instance", "layer", "none"),
-    "width": (16, 12, 20),
+    "width": (16, 12, 18),
     "pools": (2, 1, 3),
     "init_scale": (1.0, 0.5, 2.0),
 }
