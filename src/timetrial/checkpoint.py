@@ -79,7 +79,8 @@ class Checkpoints:
             numbers, sha256 = found.about["numbers"], found.about["sha256"]
         except Exception:  # whatever orbax and what lies under it say of a torn file: the one before is used
             return None
-        return Checkpoint(arrays, numbers) if _hash(arrays) == sha256 else None
+        fits = all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(arrays, like, strict=True))
+        return Checkpoint(arrays, numbers) if fits and _hash(arrays) == sha256 else None
 
     def close(self) -> None:
         self._manager.close()

@@ -26,7 +26,6 @@ from timetrial.record import (
     RunHeader,
     end_after,
     read_record,
-    to_line,
 )
 from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
@@ -187,8 +186,8 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     except RecordError:
         old = None
     if old is not None and (old.end is None or old.end.status == "interrupted"):
-        if header.clock != "seconds" and _identity(old.run) == _identity(header):
-            return True
+        if header.clock != "seconds" and replace(old.run, created=header.created, hparams=header.hparams) == header:
+            return True  # all is the same, and the hyperparameters follow from it
     elif old is not None or not path.exists():
         return False
     number = 1
@@ -197,11 +196,6 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     path.rename(kept)
     discard(folder / FOLDER)
     return False
-
-
-def _identity(header: RunHeader) -> str:
-    """All that must be the same for the same bits; the hyperparameters follow from it."""
-    return to_line(replace(header, created="", hparams={}))
 
 
 def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:

@@ -239,8 +239,8 @@ def test_dropout_acts_in_training_alone_and_takes_a_traced_rate(params):
     plain = forward(params, batch)
     np.testing.assert_allclose(train(0.0), plain, rtol=1e-3, atol=1e-4)
     assert not np.allclose(train(0.5), plain, atol=1e-2)
-    evaluated = WORKLOAD.apply(params, {}, batch, jax.random.key(1), train=False, dropout_rate=0.5)[0]
-    np.testing.assert_allclose(evaluated, plain, rtol=1e-3, atol=1e-4)
+    evaluated = jax.jit(lambda: WORKLOAD.apply(params, {}, batch, jax.random.key(1), train=False, dropout_rate=0.5)[0])
+    np.testing.assert_allclose(evaluated(), plain, rtol=1e-3, atol=1e-4)
 
 
 SINGLE_CHANGES = [{axis: value} for axis, values in AXES.items() for value in values[1:]]
@@ -248,7 +248,8 @@ SINGLE_CHANGES = [{axis: value} for axis, values in AXES.items() for value in va
 
 @pytest.mark.parametrize("changes", [*SINGLE_CHANGES, *VARIANTS.values()], ids=str)
 def test_every_variant_learns_from_a_batch(changes):
-    variant = build(replace(MODEL, **changes))
+    """All at a width of 64, so that jax compiles what they share once."""
+    variant = build(replace(MODEL, **{"width": 64, **changes}))
     batch = {name: field[:, :3] for name, field in clause_batch(2, seed=9).items()}
     key = jax.random.key(0)
     params, _ = variant.init(key)
@@ -293,7 +294,7 @@ def test_words_come_back_from_their_pieces(words):
 def test_pieces_are_learnt_by_frequency():
     counts = {"low": 5, "lot": 2, "slow": 1}
     assert learn(counts, 13) == [*"lostw", "_l", "_o", "_s", "_t", "_w", "_lo", "_low", "_lot"]
-    assert learn(counts, 99)[-2:] == ["slow"[1:], "_slow"]
+    assert learn(counts, 99)[-2:] == ["low", "_slow"]
 
 
 def test_the_committed_pieces_are_those_that_train_teaches(pairs):
@@ -304,8 +305,8 @@ def test_the_committed_pieces_are_those_that_train_teaches(pairs):
 def test_rows_hold_the_clauses_that_fit_in_them(splits, pairs):
     assert {split: len(arrays["source"]) for split, arrays in splits.items()} == {
         "train": 63095,
-        "valid": 512,
-        "test": 512,
+        "valid": 768,
+        "test": 671,
     }
     for split, arrays in splits.items():
         rows = list(zip(map(decode, arrays["source"]), map(decode, arrays["target"]), strict=True))

@@ -32,7 +32,7 @@ def generate() -> dict[str, dict[str, np.ndarray]]:
     """The splits: `pieces` uint16 (rows, CONTEXT + 1), consecutive; `characters` uint16 (rows,).
 
     A row's last piece is the next row's first, so each piece of a chapter but the first is predicted once; the last
-    incomplete window of a chapter is left out. `characters` counts those of the pieces to predict: of all but the first.
+    incomplete window of a chapter is left out. `characters` counts those of the pieces to predict, all but the first.
     """
     chapters_of: dict[str, list[str]] = {split: [] for split in SPLITS}
     for chapter, text in chapters():
@@ -56,7 +56,7 @@ def generate() -> dict[str, dict[str, np.ndarray]]:
 
 
 def split_of(chapter: int) -> str:
-    """The split of all chapters of a book, from a hash of its number: 1 of 16 is for validation, and 1 of 16 for test."""
+    """The split of all chapters of a book, from a hash of its number: 1 of 16 is for validation, 1 for test."""
     book = chapter // 1000
     sixteenth = int.from_bytes(hashlib.sha256(str(book).encode()).digest()[:8], "big") % 16
     return {0: "valid", 1: "test"}.get(sixteenth, "train")

@@ -52,12 +52,12 @@ def learn(counts: Mapping[str, int], size: int) -> list[str]:
     return pieces
 
 
-def encode(word: str, rank: Mapping[str, int] = CODE_OF) -> list[int]:
+def encode(word: str) -> list[int]:
     """The codes of a word's pieces: neighbours are joined, those first that were learnt first."""
     parts = _letters(word)
-    while found := [a + b for a, b in pairwise(parts) if a + b in rank]:
-        parts = _merge(parts, min(found, key=rank.__getitem__))
-    return [rank[part] for part in parts]
+    while found := [a + b for a, b in pairwise(parts) if a + b in CODE_OF]:
+        parts = _merge(parts, min(found, key=CODE_OF.__getitem__))
+    return [CODE_OF[part] for part in parts]
 
 
 def decode(codes: Iterable[int]) -> str:
