@@ -84,7 +84,7 @@ def test_the_model_agrees_with_a_dlrm_in_numpy(params):
 
 def test_layer_norm_acts_before_the_nonlinearity_of_every_hidden_layer():
     workload = build(replace(MODEL, norm="layer", activation="tanh", width=16, depth=2))
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), workload.init(jax.random.key(0))[0])
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), jax.jit(workload.init)(jax.random.key(0))[0])
     batch = workload.random_batch(5, seed=1)
 
     def layer(x, name):
