@@ -73,6 +73,12 @@ def source_sha256(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def workload_sha256(workload: "Workload") -> str:
+    """Of the source and the data of a workload or variant that comes with timetrial: what its records carry."""
+    folder = registry.shipped("workloads") / registry.base_of(workload.name)
+    return hashlib.sha256((source_sha256(folder) + workload.data.sha256).encode()).hexdigest()
+
+
 def fingerprint(workload: "Workload") -> dict[str, float]:
     """What the workload computes at its initial weights for seed 0 on a fixed batch of noise.
 

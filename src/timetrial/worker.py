@@ -4,7 +4,6 @@ A trial has a process of its own, so that all start alike, none inherits another
 that crashes, hangs or fills the memory takes nothing with it. What the submission prints goes to standard error.
 """
 
-import hashlib
 import json
 import os
 import signal
@@ -110,12 +109,11 @@ def _run(
 
 
 def _load_workload(name: str) -> tuple["Workload", str]:
-    from timetrial.lock import source_sha256
-    from timetrial.registry import base_of, load_workload, shipped
+    from timetrial.lock import workload_sha256
+    from timetrial.registry import load_workload
 
     workload = load_workload(name)
-    both = source_sha256(shipped("workloads") / base_of(name)) + workload.data.sha256
-    return workload, hashlib.sha256(both.encode()).hexdigest()
+    return workload, workload_sha256(workload)
 
 
 def _offer_to_the_out_of_memory_killer() -> None:
