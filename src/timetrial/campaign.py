@@ -1,4 +1,7 @@
-"""A campaign: the grid submissions x workloads x studies x trials, each trial in a process of its own."""
+"""A campaign: the grid submissions x workloads x studies x trials, each trial in a process of its own.
+
+Its folder is its ledger: a trial is done when its record has a result, and being run while a process claims it.
+"""
 
 import contextlib
 import fcntl
@@ -10,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -18,6 +21,7 @@ from queue import Empty, Queue
 from typing import IO, Any, Protocol
 
 from timetrial import machine
+from timetrial.claims import Heart, take
 from timetrial.errors import UserError, unknown
 from timetrial.loading import Source
 from timetrial.record import (
@@ -93,38 +97,58 @@ class Campaign:
             "ruleset_sha256": self.ruleset.sha256,
             "submissions": [source.name for source in self.sources],
             "submission_sha256": {source.name: source.sha256 for source in self.sources},
+            "self_tuning": {source.name: source.self_tuning for source in self.sources},
             "workloads": list(self.ruleset.workloads),
         }
 
 
 def open_folder(campaign: Campaign, *, resume: bool) -> None:
-    """Makes the output folder, or takes up the one that is there; raises `UserError` where that was not asked for."""
-    path = campaign.out / CAMPAIGN_NAME
-    new = campaign.to_json()
+    """Makes the output folder, or takes up the one that is there; raises `UserError` where that was not asked for.
+
+    Several processes may take up one folder: each trial is run by the one that claims it (`timetrial.claims`).
+    """
     if campaign.out.exists() and not campaign.out.is_dir():
         raise UserError(f"{campaign.out} is a file; name a folder for --out")
-    if campaign.out.exists() and any(campaign.out.iterdir()):
-        if not resume:
-            raise UserError(f"{campaign.out} exists; add --resume to go on with it, or name another folder with --out")
-        old = _read_campaign(path)
+    if campaign.out.exists() and any(campaign.out.iterdir()) and not resume:
+        raise UserError(f"{campaign.out} exists; add --resume to go on with it, or name another folder with --out")
+    try:
+        campaign.out.mkdir(parents=True, exist_ok=True)
+        with _one_at_a_time(campaign.out):
+            _write_campaign(campaign)
+    except OSError as error:
+        raise UserError(f"cannot write to {campaign.out}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Generator[None]:
+    held = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
+
+
+def _write_campaign(campaign: Campaign) -> None:
+    path, new = campaign.out / CAMPAIGN_NAME, campaign.to_json()
+    if any(campaign.out.iterdir()):
+        old = read_campaign(path)
         for key, what in (("seed", "--seed"), ("ruleset_sha256", "ruleset, or another choice of workloads or studies")):
             if old[key] != new[key]:
                 raise UserError(f"{campaign.out} was begun with another {what}; name another folder with --out")
         for name, sha256 in old["submission_sha256"].items():
             if new["submission_sha256"].get(name, sha256) != sha256:
                 raise UserError(f"submission {name!r} has changed since {campaign.out} was begun; use another --out")
-        new["submission_sha256"] = {**old["submission_sha256"], **new["submission_sha256"]}
+        for key in ("submission_sha256", "self_tuning"):
+            new[key] = {**old[key], **new[key]}
         new["submissions"] = list(new["submission_sha256"])
-    try:
-        campaign.out.mkdir(parents=True, exist_ok=True)
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(json.dumps(new, indent=1) + "\n")
-        scratch.replace(path)
-    except OSError as error:
-        raise UserError(f"cannot write to {campaign.out}: {error.strerror}") from None
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(new, indent=1) + "\n")
+    scratch.replace(path)
 
 
-def _read_campaign(path: Path) -> dict[str, Any]:
+def read_campaign(path: Path) -> dict[str, Any]:
+    """What `campaign.json` says; raises `UserError` where there is none of this version."""
     try:
         data = json.loads(path.read_text())
         if data["schema"] != SCHEMA or data["kind"] != "campaign":
@@ -147,46 +171,73 @@ class Watcher(Protocol):
 
 
 def run_campaign(
-    campaign: Campaign, watcher: Watcher, *, side_by_side: int = 1, worker: Sequence[str] = WORKER
+    campaign: Campaign,
+    watcher: Watcher,
+    *,
+    side_by_side: int = 1,
+    retries: int = 0,
+    worker: Sequence[str] = WORKER,
 ) -> list[tuple[Job, EndLine]]:
-    """Runs every trial that has no result yet; returns how each of them ended.
+    """Runs every trial that has no result yet and that no other process runs; returns how each of them ended.
 
     A trial that fails stops nothing. KeyboardInterrupt passes, once the running trials' records are finished.
-    `side_by_side` trials run at a time, each on its own share of the processor's cores.
+    `side_by_side` trials run at a time, each on its own share of the processor's cores. A trial that is interrupted by
+    what is not the submission's doing (a killed process, a full disk) is tried again, `retries` times at most.
     """
-    with alone(campaign.out):
-        return run_jobs(
-            campaign.jobs(), campaign.ruleset.hang_seconds, watcher, side_by_side=side_by_side, worker=worker
-        )
+    hang_seconds = campaign.ruleset.hang_seconds
+    ended, _ = run_jobs(
+        campaign.jobs(), hang_seconds, watcher, side_by_side=side_by_side, retries=retries, worker=worker
+    )
+    return ended
 
 
 def run_jobs(
-    jobs: Sequence[Job], hang_seconds: float, watcher: Watcher, *, side_by_side: int = 1, worker: Sequence[str] = WORKER
-) -> list[tuple[Job, EndLine]]:
-    """Runs those of `jobs` that have no result yet, in their order; as `run_campaign`, within `alone`."""
+    jobs: Sequence[Job],
+    hang_seconds: float,
+    watcher: Watcher,
+    *,
+    side_by_side: int = 1,
+    retries: int = 0,
+    worker: Sequence[str] = WORKER,
+) -> tuple[list[tuple[Job, EndLine]], list[Job]]:
+    """Runs those of `jobs` that have no result yet, in their order, as `run_campaign`; also those that others run."""
     waiting = [job for job in jobs if not has_result(job)]
     ended: list[tuple[Job, EndLine]] = []
+    elsewhere: list[Job] = []
     shares: Queue[tuple[int, ...]] = Queue()
     for share in core_shares(side_by_side):
         shares.put(share)
     stop, turn = _Stop(), threading.Lock()
 
-    def run(number: int, job: Job) -> None:
-        if stop.asked.is_set():
+    def run(number: int, job: Job, heart: Heart) -> None:
+        if stop.asked.is_set() or has_result(job):
+            return
+        claim = take(Path(job.folder))
+        if claim is None:
+            elsewhere.append(job)
             return
         share = shares.get()
         try:
+            if has_result(job):  # whoever held it before has just finished it
+                return
+            lost = heart.add(claim)
             with turn:
                 watcher.began(job, number, len(waiting))
-            end = _run_job(replace(job, cores=share), hang_seconds, _TakingTurns(watcher, turn), worker, stop)
+            own, tried = replace(job, cores=share), 0
+            end = _run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, stop, lost)
+            while end.status == "interrupted" and tried < retries and not (stop.asked.is_set() or lost.is_set()):
+                tried += 1
+                end = _run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, stop, lost)
             with turn:
                 watcher.ended(job, end)
                 ended.append((job, end))
         finally:
+            heart.drop(claim)
+            claim.release()
             shares.put(share)
 
-    with ThreadPoolExecutor(side_by_side) as pool:
-        running = [pool.submit(run, number, job) for number, job in enumerate(waiting, start=1)]
+    with Heart() as heart, ThreadPoolExecutor(side_by_side) as pool:
+        running = [pool.submit(run, number, job, heart) for number, job in enumerate(waiting, start=1)]
         try:
             for trial in running:
                 trial.result()
@@ -197,7 +248,7 @@ def run_jobs(
             except KeyboardInterrupt:  # who asks twice waits no longer
                 stop.at_once.set()
             raise
-    return ended
+    return ended, elsewhere
 
 
 class _Stop:
@@ -236,20 +287,6 @@ class _TakingTurns:
             self._watcher.noted(job, text)
 
 
-@contextlib.contextmanager
-def alone(folder: Path) -> Generator[None]:
-    """Holds the folder, or raises `UserError`: a second campaign would set aside the records that the first writes."""
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"a campaign is running in {folder} already; wait for its end, or stop it") from None
-        yield
-    finally:
-        os.close(held)
-
-
 def has_result(job: Job) -> bool:
     try:
         end = read_record(Path(job.folder) / RECORD_NAME).end
@@ -272,7 +309,7 @@ def _run_job(job: Job, hang_seconds: float, watcher: _TakingTurns, worker: Seque
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin:  # who dies at once says why by the exit code
             process.stdin.write(json.dumps(asdict(job)).encode())
-        for event in _events(process, hang_seconds, stop.asked):
+        for event in _events(process, hang_seconds, lambda: stop.asked.is_set() or lost.is_set()):
             if "header" in event:
                 header = read_header(event["header"])
             elif "progress" in event:
@@ -283,6 +320,10 @@ def _run_job(job: Job, hang_seconds: float, watcher: _TakingTurns, worker: Seque
                 failed = event["failed"]
         code = process.wait(hang_seconds)  # a thread of the submission's may outlive the worker's last report
     except _Stopped:
+        if lost.is_set():
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return end_after(None, "interrupted", "another process took the trial over")
         _stop(process, stop.at_once)
         return _finish(job, header, "interrupted", "stopped by a signal; run it again with --resume")
     except subprocess.TimeoutExpired:
@@ -330,17 +371,17 @@ class _Stopped(Exception):
 
 
 def _events(
-    process: "subprocess.Popen[bytes]", hang_seconds: float, stop: threading.Event
+    process: "subprocess.Popen[bytes]", hang_seconds: float, stop: Callable[[], bool]
 ) -> Iterator[Mapping[str, Any]]:
     """The worker's reports until it is gone.
 
-    Raises TimeoutExpired when there was none for `hang_seconds`, and _Stopped once `stop` is set.
+    Raises TimeoutExpired when there was none for `hang_seconds`, and _Stopped once `stop()` says so.
     """
     lines: Queue[bytes] = Queue()
     threading.Thread(target=_read_lines, args=(process.stdout, lines), daemon=True).start()
     silent_since = time.monotonic()
     while True:
-        if stop.is_set():
+        if stop():
             raise _Stopped
         try:
             line = lines.get(timeout=0.5)

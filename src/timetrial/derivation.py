@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from timetrial import machine, registry
-from timetrial.campaign import WORKER, Campaign, Watcher, alone, open_folder, run_jobs
+from timetrial.campaign import WORKER, Campaign, Watcher, open_folder, run_jobs
 from timetrial.errors import UserError
 from timetrial.evidence import SCHEMA, evidence_path, read_evidence
 from timetrial.loading import Source, find_source, load
@@ -82,31 +82,32 @@ class Derivation:
         def make(planned: Sequence[tuple[Configuration, int, int]], rules: Ruleset = rules) -> list[Run]:
             """A run of each (configuration, study, trial)."""
             jobs = [self._job(rules, sources[c.submission], c.hparams, study, trial) for c, study, trial in planned]
-            run_jobs(jobs, rules.hang_seconds, watcher, side_by_side=side_by_side, worker=worker)
+            _, elsewhere = run_jobs(jobs, rules.hang_seconds, watcher, side_by_side=side_by_side, worker=worker)
+            if elsewhere:
+                raise UserError(f"another process is deriving in {self.out}; wait for its end, or use another --out")
             return [read_run(Path(job.folder), workload.metric, workload.better) for job in jobs]
 
         def best_first(runs: Sequence[Run]) -> list[Run]:
             return sorted(runs, key=lambda run: smaller_first(run.best, workload.better))
 
         open_folder(campaign, resume=self.out.exists())
-        with alone(self.out):
-            if workload.variant_of is None:
-                tuned = best_first(make(self._base_points(sources)))
-                finalists = tuned[: self.procedure.finalists]
-                reruns = make([(Configuration.of(run), _RERUNS, i) for i, run in enumerate(finalists)])
-            else:
-                tuned = best_first(make(self._variant_points(sources, workload.variant_of)))
-                finalists, reruns = tuned[:1], list[Run]()
-            bests = [[run.best] for run in finalists]
-            for found, rerun in zip(bests, reruns, strict=False):
-                found.append(rerun.best)
-            means = [smaller_first(statistics.fmean(found), workload.better) for found in bests]
-            if not math.isfinite(min(means)):
-                raise UserError(f"no run of {self.workload} came to its horizon; the records in {self.out} say why")
-            winner = Configuration.of(finalists[means.index(min(means))])
-            fresh = make(
-                [(winner, _FRESH + i, 0) for i in range(self.procedure.seeds)], replace(rules, test_evals="always")
-            )
+        if workload.variant_of is None:
+            tuned = best_first(make(self._base_points(sources)))
+            finalists = tuned[: self.procedure.finalists]
+            reruns = make([(Configuration.of(run), _RERUNS, i) for i, run in enumerate(finalists)])
+        else:
+            tuned = best_first(make(self._variant_points(sources, workload.variant_of)))
+            finalists, reruns = tuned[:1], list[Run]()
+        bests = [[run.best] for run in finalists]
+        for found, rerun in zip(bests, reruns, strict=False):
+            found.append(rerun.best)
+        means = [smaller_first(statistics.fmean(found), workload.better) for found in bests]
+        if not math.isfinite(min(means)):
+            raise UserError(f"no run of {self.workload} came to its horizon; the records in {self.out} say why")
+        winner = Configuration.of(finalists[means.index(min(means))])
+        fresh = make(
+            [(winner, _FRESH + i, 0) for i in range(self.procedure.seeds)], replace(rules, test_evals="always")
+        )
         hashes = {run.workload_sha256 for run in (*tuned, *reruns, *fresh)}
         if len(hashes) > 1:
             raise UserError(f"{self.out} holds runs of different sources of {self.workload}; use another --out")

@@ -17,6 +17,8 @@ from timetrial.ruleset import Ruleset, load_ruleset
 if TYPE_CHECKING:
     from rich.console import Console
 
+_RETRIES = 2
+"""Of a trial that was interrupted by what is not the submission's doing."""
 _FINDINGS = {"error", "out_of_memory", "hung", "interrupted"}
 
 
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
         )
     try:
         with Display(console) as display:
-            ended = run_campaign(campaign, display, side_by_side=args.jobs)
+            ended = run_campaign(campaign, display, side_by_side=args.jobs, retries=_RETRIES)
     except KeyboardInterrupt:
         console.print(f"Stopped; what ran is in {args.out}. The same command with --resume goes on.", soft_wrap=True)
         raise
