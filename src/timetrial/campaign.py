@@ -295,7 +295,14 @@ def has_result(job: Job) -> bool:
     return end is not None and end.status != "interrupted"
 
 
-def _run_job(job: Job, hang_seconds: float, watcher: _TakingTurns, worker: Sequence[str], stop: _Stop) -> EndLine:
+def _run_job(
+    job: Job,
+    hang_seconds: float,
+    watcher: _TakingTurns,
+    worker: Sequence[str],
+    stop: _Stop,
+    lost: threading.Event,
+) -> EndLine:
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     kills = _out_of_memory_kills()

@@ -60,7 +60,7 @@ class Log:
         self.ends.append((job.submission, job.trial, end.status))
 
 
-def start(tmp_path, *texts, resume=False, on_progress=lambda job: None, side_by_side=1, **changes):
+def start(tmp_path, *texts, resume=False, on_progress=lambda job: None, side_by_side=1, retries=0, **changes):
     """Runs submissions called s0, s1, … on the toy and returns the log."""
     sources = tuple(write(tmp_path, text, f"s{i}") for i, text in enumerate(texts))
     changes = {"budget": 320, "eval_every": 160, **changes}
@@ -68,7 +68,7 @@ def start(tmp_path, *texts, resume=False, on_progress=lambda job: None, side_by_
     campaign = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=sources, seed=3)
     open_folder(campaign, resume=resume)
     log = Log(on_progress)
-    run_campaign(campaign, log, side_by_side=side_by_side, worker=WORKER)
+    run_campaign(campaign, log, side_by_side=side_by_side, retries=retries, worker=WORKER)
     return log
 
 
@@ -194,17 +194,37 @@ def test_resume_refuses_another_campaign(tmp_path, text, changes, message):
         start(tmp_path, text, resume=True, **changes)
 
 
-def test_resume_refuses_a_campaign_that_is_still_running(tmp_path):
-    refusals = []
+def test_two_processes_on_one_campaign_share_its_trials_and_do_none_twice(tmp_path):
+    other = []
 
-    def resume(job):
-        if not refusals:
-            with pytest.raises(UserError, match="a campaign is running in") as refusal:
-                start(tmp_path, SGD, resume=True)
-            refusals.append(refusal)
+    def join(job):
+        if not other:
+            other.append(None)
+            other[0] = start(tmp_path, SGD, resume=True, external=board).ends
 
-    assert start(tmp_path, SGD, on_progress=resume).ends == [("s0", 0, "budget")]
-    assert len(refusals) == 1
+    board = {"studies": 1, "trials": 3, "points": "halton"}
+    first = start(tmp_path, SGD, on_progress=join, external=board).ends
+    assert first == [("s0", 0, "budget")]
+    assert other == [[("s0", 1, "budget"), ("s0", 2, "budget")]]
+
+
+def test_a_trial_that_was_killed_by_what_is_not_its_doing_is_tried_again(tmp_path):
+    """The first attempt is killed once it has begun, as by a scheduler; the second goes on."""
+    kills = []
+
+    def kill(job):
+        if not kills:
+            kills.append(job)
+            pids = Path("/proc").glob("[0-9]*/cmdline")
+            workers = [int(p.parent.name) for p in pids if b"toy_worker" in p.read_bytes()]
+            own = [pid for pid in workers if str(os.getpid()) in Path(f"/proc/{pid}/status").read_text()]
+            os.kill(own[0], signal.SIGKILL)
+
+    log = start(tmp_path, SGD, on_progress=kill, retries=2)
+    assert log.ends == [("s0", 0, "budget")]
+    record = record_of(tmp_path, "s0")
+    assert record.end is not None
+    assert [line.step for line in record.evals] == sorted({line.step for line in record.evals})
 
 
 def test_resume_refuses_a_folder_that_is_no_campaign(tmp_path):
