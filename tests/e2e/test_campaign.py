@@ -105,8 +105,7 @@ def test_ctrl_c_finishes_the_records_of_all_running_trials_and_starts_no_other(t
     begun = set()
 
     def interrupt(job):
-        begun.add(job.trial)
-        if begun == {0, 1}:
+        if job.trial not in begun and begun.add(job.trial) is None and begun == {0, 1}:
             os.kill(os.getpid(), signal.SIGINT)
 
     board = {"studies": 1, "trials": 3, "points": "halton"}
@@ -234,7 +233,7 @@ def test_resume_refuses_a_folder_that_is_no_campaign(tmp_path):
         start(tmp_path, SGD, resume=True)
 
 
-def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_again(tmp_path):
+def test_ctrl_c_leaves_a_checkpoint_and_resume_goes_on_from_it(tmp_path):
     sent = []
 
     def interrupt(job):
@@ -247,11 +246,13 @@ def test_ctrl_c_finishes_the_record_as_interrupted_and_resume_runs_the_trial_aga
     record = record_of(tmp_path, "s0")
     assert record.end is not None
     assert record.end.status == "interrupted"
-    # The same rules, and so the same campaign: the trial runs anew, and the first attempt is kept beside it.
     sent.clear()
     with pytest.raises(KeyboardInterrupt):
         start(tmp_path, SGD, budget=10**9, eval_every=10**8, on_progress=interrupt, resume=True)
-    assert (record.path.parent / "record.interrupted-1.jsonl").is_file()
+    resumed = record_of(tmp_path, "s0")
+    assert [line.step for line in resumed.resumes] == [record.end.step]
+    assert resumed.end is not None
+    assert resumed.end.step >= record.end.step
 
 
 def test_a_thread_that_outlives_its_trial_holds_up_no_campaign(tmp_path):
