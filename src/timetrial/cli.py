@@ -48,6 +48,11 @@ VERBS = {
         "timetrial.commands.run",
         "timetrial run --submission adamw ./mine --workload lobes --ruleset demo --out runs/first",
     ),
+    "status": Verb(
+        "show what a campaign has done, does and has still to do",
+        "timetrial.commands.status",
+        "timetrial status runs/first --watch",
+    ),
     "score": Verb(
         "turn run records into a leaderboard",
         "timetrial_scoring.cli",

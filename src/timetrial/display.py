@@ -86,7 +86,7 @@ class Display:
             _add_rows(grid, running, self._total)
         elapsed = time.monotonic() - self._began
         left = max(self._left(running) for running in shown)
-        grid.add_row("time", f"{_clock(elapsed)} used, at most {_clock(left)} left")
+        grid.add_row("time", f"{clock_of(elapsed)} used, at most {clock_of(left)} left")
         return Group(Text(""), grid)
 
     def _left(self, running: _Running) -> float:
@@ -134,7 +134,8 @@ def _amount(charge: float, clock: str) -> str:
     return f"{charge:.1f} s" if clock == "seconds" else f"{charge:,.0f} {clock}"
 
 
-def _clock(seconds: float) -> str:
+def clock_of(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
