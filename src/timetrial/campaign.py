@@ -54,6 +54,8 @@ class Campaign:
     ruleset: Ruleset
     sources: tuple[Source, ...]
     seed: int
+    checkpoint_seconds: float = 30.0
+    """Wall seconds between a trial's checkpoints."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
@@ -76,6 +78,7 @@ class Campaign:
                 trial=trial,
                 self_tuning=source.self_tuning,
                 folder=str(self.out / source.name / workload / f"study_{study}" / f"trial_{trial}"),
+                checkpoint_seconds=self.checkpoint_seconds,
             )
             for workload in self.ruleset.workloads
             for study, trial, source in self._turns()

@@ -12,7 +12,6 @@ from timetrial.trainer import PureTrainer
 
 EVALUATED_FOLDER = "evaluated"
 """Beside a record: the parameters and model state that were evaluated at the crossing and at the end."""
-_EVERY_SECONDS = 30.0
 
 
 class TrialKeeper:
@@ -25,7 +24,7 @@ class TrialKeeper:
         folder: Path,
         now: Callable[[], float],
         *,
-        every_seconds: float = _EVERY_SECONDS,
+        every_seconds: float,
     ) -> None:
         self._trainer = trainer
         self._writer = writer

@@ -44,6 +44,8 @@ class Job:
     """The trial's hyperparameters, where the ruleset's tuning does not choose them."""
     cores: tuple[int, ...] = ()
     """The processor cores that the trial is pinned to; empty: all that the campaign may use."""
+    checkpoint_seconds: float = 30.0
+    """Wall seconds between checkpoints."""
 
 
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
@@ -105,6 +107,7 @@ def _run(
         watch=lambda progress: report({"progress": asdict(progress)}),
         announce=lambda header: report({"header": json.loads(to_line(header))}),
         leave=told_to_leave.is_set,
+        checkpoint_seconds=job.checkpoint_seconds,
     )
 
 

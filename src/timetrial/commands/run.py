@@ -41,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trials to run side by side, each on its share of the cores (default: 1)",
     )  # fmt: skip
     parser.add_argument(
+        "--checkpoint-every", type=float, default=Campaign.checkpoint_seconds, metavar="SECONDS",
+        help="wall seconds between a trial's checkpoints, which are not charged (default: 30)",
+    )  # fmt: skip
+    parser.add_argument(
         "--held-out", metavar="SEED",
         help="add one held-out variant of each workload, drawn by this value, and derive its target first",
     )  # fmt: skip
@@ -66,7 +70,15 @@ def run(args: argparse.Namespace) -> int:
     core_shares(args.jobs)
     if args.held_out is not None:
         ruleset = _with_held_out(ruleset, args, console)
-    campaign = Campaign(out=args.out, ruleset=ruleset, sources=sources, seed=args.seed)
+    if not args.checkpoint_every > 0:
+        raise UserError(f"--checkpoint-every must be above 0, not {args.checkpoint_every:g}")
+    campaign = Campaign(
+        out=args.out,
+        ruleset=ruleset,
+        sources=sources,
+        seed=args.seed,
+        checkpoint_seconds=args.checkpoint_every,
+    )
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
     if args.jobs > 1 and ruleset.clock == "seconds":
