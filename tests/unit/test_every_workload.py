@@ -1,7 +1,7 @@
-"""What holds for every workload: what padding changes, when dropout acts, which rows meet, and what prepared data are.
+"""What holds for every workload: what padding changes, when dropout acts, which rows meet, what prepared data are.
 
-Of each workload the smallest model of its axes is built, and two programs of it are compiled: a step of training and one
-of evaluation. Tests that need no program look at the base, or at what jax traces of it.
+Of each workload the smallest model of its axes is built, and two programs of it are compiled: a step of training and
+one of evaluation. Tests that need no program look at the base, or at what jax traces of it.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arbitrary import arbitrary_state
 from prepared import prepared_splits
 
 from timetrial import registry
@@ -51,15 +52,7 @@ def programs(request, quick_compilation):
     module = import_module(f"timetrial.workloads.{request.param}")
     smallest = {axis: min(values) for axis, values in module.AXES.items() if type(values[0]) is int}
     workload = module.build(replace(module.MODEL, **smallest))
-    rng = np.random.RandomState(0)
-
-    def draw(leaf):
-        fan_in = max(1, math.prod(leaf.shape[:-1]))
-        return (fan_in**-0.5 * rng.standard_normal(leaf.shape)).astype(leaf.dtype)
-
-    params, model_state = jax.eval_shape(workload.init, KEY)
-    params = jax.tree.map(draw, params)
-    model_state = jax.tree.map(lambda leaf: rng.uniform(0.5, 1.5, leaf.shape).astype(leaf.dtype), model_state)
+    params, model_state = arbitrary_state(workload)
     problem = WorkloadProblem(workload)
 
     @jax.jit
@@ -83,7 +76,7 @@ def batch_of(first, second, weights):
 
 
 def assert_close(got, expected):
-    """Leaf by leaf, to a thousandth of a leaf's largest number; a bias before a norm has a gradient of rounding errors."""
+    """To a thousandth of each leaf's largest number; of a bias before a norm the gradient is a rounding error."""
     for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-3 * np.abs(b).max() + 1e-6)
 
