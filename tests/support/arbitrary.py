@@ -14,9 +14,12 @@ def arbitrary_state(workload: Workload, seed: int = 0) -> tuple[Any, Any]:
     rng = np.random.RandomState(seed)
 
     def draw(info: ParamInfo) -> np.ndarray:
-        in_axes = (-1,) if "embedding" in info.kind else info.in_axes
-        fan_in = math.prod(info.shape[axis] for axis in in_axes)
-        return (fan_in**-0.5 * rng.standard_normal(info.shape)).astype(np.float32)
+        noise = rng.standard_normal(info.shape).astype(np.float32)
+        if "embedding" in info.kind:
+            return noise * info.shape[-1] ** -0.5
+        if info.in_axes:
+            return noise * math.prod(info.shape[axis] for axis in info.in_axes) ** -0.5
+        return (info.kind == "norm_scale") + 0.3 * noise
 
     params = jax.tree.map(draw, workload.param_info)
     _, model_state = jax.eval_shape(workload.init, jax.random.key(0))
