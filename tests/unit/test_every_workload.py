@@ -100,7 +100,8 @@ def test_rows_are_coupled_where_a_rows_loss_in_training_depends_on_the_others(pr
 
 
 def test_dropout_of_a_traced_rate_acts_where_a_workload_has_it(programs):
-    batch = batch_of(*(programs.workload.random_batch(ROWS, seed) for seed in (1, 2)), [1] * 2 * ROWS)
+    rows, more = (programs.workload.random_batch(ROWS, seed) for seed in (1, 2))
+    batch = batch_of(rows, more, [1] * 2 * ROWS)
     keys = jax.random.split(KEY)
     kept, dropped = ([float(programs.train(batch, key, rate).loss) for key in keys] for rate in (0.0, 0.5))
     assert kept[0] == kept[1]

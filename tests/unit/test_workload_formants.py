@@ -32,7 +32,8 @@ from timetrial.workloads.formants.metrics import decode, edit_distance, error_ra
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
-SMALL = build(replace(MODEL, width=16, depth=1))
+DEPTH = 1
+SMALL = build(replace(MODEL, width=16, depth=DEPTH))
 LOSS = jax.jit(SMALL.loss)
 APPLY = jax.jit(SMALL.apply, static_argnames="train")
 # Of the first 64 rows of each split, levels then labels; seen alike under numpy 2.4 on Python 3.11, under numpy 2.5 on
@@ -77,16 +78,15 @@ def conformer_in_numpy(params, state, levels, heard):
     x = (levels[:heard].astype(np.float64) - 110) / 40
     x = swish(batch_norm(convolve(x, p["conv_in"], 2), "norm_in"))
     width = x.shape[1]
-    for i in range(1):
+    for i in range(DEPTH):
         y = layer_norm(x, p[f"norm_mlp_{i}"])
         x = x + dense(swish(dense(y, p[f"mlp_in_{i}"])), p[f"mlp_out_{i}"])
         y = layer_norm(x, p[f"norm_attention_{i}"])
         attention = p[f"attention_{i}"]
         query, key, value = (dense(y, attention[name]) for name in ("query", "key", "value"))
         mixed = np.zeros_like(y)
-        for head in range(4):
-            part = slice(width * head // 4, width * (head + 1) // 4)
-            mixed[:, part] = softmax(query[:, part] @ key[:, part].T / (width / 4) ** 0.5, axis=1) @ value[:, part]
+        for part in np.array_split(np.arange(width), 4):
+            mixed[:, part] = softmax(query[:, part] @ key[:, part].T / len(part) ** 0.5, axis=1) @ value[:, part]
         x = x + dense(mixed, attention["out"])
         y = convolve(layer_norm(x, p[f"norm_conv_{i}"]), p[f"conv_{i}"], 1)
         y = swish(batch_norm(y[:, :width] * expit(y[:, width:]), f"norm_inner_{i}"))
@@ -183,11 +183,12 @@ def test_the_model_has_the_documented_size():
 
 
 def test_the_model_agrees_with_a_conformer_in_numpy(state):
+    params, statistics = state
     batch = SMALL.random_batch(8, seed=1)
-    logits = np.asarray(APPLY(*state, batch, KEY, train=False)[0])
+    logits = np.asarray(APPLY(params, statistics, batch, KEY, train=False)[0])
     for row in range(3):
         heard = FRAMES - batch["level_padding"][row]
-        expected = conformer_in_numpy(*state, batch["levels"][row], heard)
+        expected = conformer_in_numpy(params, statistics, batch["levels"][row], heard)
         np.testing.assert_allclose(logits[row, : len(expected)], expected, rtol=1e-3, atol=1e-3)
 
 

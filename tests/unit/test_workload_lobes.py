@@ -104,7 +104,7 @@ def net_in_numpy(params, image):
         side = x.shape[1]
         around = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         kernel, norm = p[f"conv_{layer}"]["kernel"], p[f"norm_{layer}"]
-        x = sum(around[:, i : i + side, j : j + side] @ kernel[i, j] for i in range(3) for j in range(3))
+        x = np.sum([around[:, i : i + side, j : j + side] @ kernel[i, j] for i in range(3) for j in range(3)], axis=0)
         mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
         statistics[f"norm_{layer}"] = {"mean": mean, "var": variance}
         x = np.maximum((x - mean) / np.sqrt(variance + 1e-5) * norm["scale"] + norm["bias"], 0)
