@@ -69,3 +69,13 @@ def keep_programs(compiled: Path) -> None:
     from timetrial.compilation import use_cache
 
     use_cache(compiled)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation() -> Iterator[None]:
+    """Programs that run a few times on a few rows: what XLA compiles sooner is done sooner."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)

@@ -11,6 +11,8 @@ import pytest
 from timetrial.registry import workload_names
 
 SCRIPT = Path(__file__).parents[1] / "support" / "losses.py"
+QUICK = ("flights", "lobes")
+"""One with embeddings and one with batch norm; the others are slow."""
 
 
 def losses(workload, batch_size, devices):
@@ -26,9 +28,13 @@ def losses(workload, batch_size, devices):
     return found["losses"]
 
 
+def marks_of(workload):
+    return [] if workload in QUICK else [pytest.mark.slow]
+
+
 @pytest.mark.parametrize(
     ("workload", "batch_size"),
-    [("toy", 16), ("toy", 13), *((name, 32) for name in workload_names())],
+    [("toy", 16), ("toy", 13), *(pytest.param(name, 32, marks=marks_of(name)) for name in workload_names())],
     ids=lambda value: {13: "13 rows, which 8 devices do not divide"}.get(value, str(value)),
 )
 def test_eight_devices_train_like_one(workload, batch_size):

@@ -1,30 +1,23 @@
 """The workload `molecules`: its graph network, loss and ranking metric, and what its graphs and labels say."""
 
-import hashlib
-import json
 from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
+from arbitrary import arbitrary_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prepared import prepared_splits
 from sklearn.metrics import average_precision_score
-from timetrial.workloads.molecules import (
-    AXES,
-    LABELS,
-    MODEL,
-    VARIANTS,
-    WORKLOAD,
-    average_precision,
-    build,
-    finalize,
-)
+from timetrial.workloads.molecules import LABELS, MODEL, WORKLOAD, average_precision, build, finalize
 from timetrial.workloads.molecules.data import digests_of, generate, graphs_of, labels_of, splits_of
 
 from timetrial.errors import UserError
 
-L, N, K, STEPS, D = 12, 9, 4, 3, 64
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+L, N, K, STEPS, D = 12, 9, 4, 2, 16
+SMALL = build(replace(MODEL, width=D, steps=STEPS))
 # Methanol, and hydrogen cyanide twice, the second time with its atoms in another order; angstroms.
 ELEMENTS = [["C", "O", "H", "H", "H", "H"], ["C", "N", "H"], ["H", "N", "C"]]
 PLACES = [
@@ -57,32 +50,17 @@ def random_graphs(rows, seed):
 
 @pytest.fixture(scope="module")
 def params():
-    """Moved away from the initial values, so that every part of the model shows in its output."""
-    params = jax.jit(WORKLOAD.init)(jax.random.key(0))[0]
-    rng = np.random.RandomState(0)
-    return jax.tree.map(lambda leaf: leaf + 0.1 * rng.standard_normal(leaf.shape).astype(np.float32), params)
+    return arbitrary_state(SMALL)[0]
 
 
 @pytest.fixture(scope="module")
 def splits():
-    try:
-        return {
-            split: {k: np.asarray(v) for k, v in WORKLOAD.split(split).items()} for split in ("train", "valid", "test")
-        }
-    except UserError as error:
-        pytest.skip(str(error))
+    return prepared_splits(WORKLOAD)
 
 
 @jax.jit
 def logits_of(params, batch):
-    return WORKLOAD.apply(params, {}, batch, jax.random.key(0), train=False)[0]
-
-
-jitted_evaluate = jax.jit(WORKLOAD.evaluate)
-
-
-def evaluate(params, batch):
-    return {name: np.asarray(value) for name, value in jitted_evaluate(params, {}, batch).items()}
+    return SMALL.apply(params, {}, batch, jax.random.key(0), train=False)[0]
 
 
 def network_in_numpy(params, graph):
@@ -136,7 +114,7 @@ def test_the_order_of_nodes_and_neighbours_changes_nothing(params):
 
 
 def test_each_field_of_a_graph_shows_in_its_logits(params):
-    batch = {name: field[:1] for name, field in random_graphs(8, seed=4).items()}
+    batch = random_graphs(4, seed=4)
     plain = np.asarray(logits_of(params, batch))
     node = int(np.argmax(batch["bond"][0, :, 0] > 0))
     changes = {"element": batch["element"] % 4 + 1, "hydrogens": (batch["hydrogens"] + 1) % 5}
@@ -145,35 +123,6 @@ def test_each_field_of_a_graph_shows_in_its_logits(params):
     changes["neighbour"][0, node, 0] = node
     for name, changed in changes.items():
         assert not np.allclose(logits_of(params, {**batch, name: changed}), plain, atol=1e-3), name
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [{}, *({axis: value} for axis, values in AXES.items() for value in values[1:]), *VARIANTS.values()],
-    ids=str,
-)
-def test_every_axis_keeps_the_model_trainable_and_described(changes):
-    workload = build(replace(MODEL, **changes))
-    batch = random_graphs(8, seed=5)
-
-    def mean_loss(params):
-        outputs, _ = workload.apply(params, {}, batch, jax.random.key(1), train=True)
-        losses, terms = workload.loss(outputs, batch)
-        return losses.sum() / terms.sum()
-
-    params = workload.init(jax.random.key(0))[0]  # not compiled as one program: its parts are compiled once for all
-    loss, gradient = jax.value_and_grad(mean_loss)(params)
-    assert 0 < loss < 20
-    assert all(np.isfinite(leaf).all() and np.any(leaf) for leaf in jax.tree.leaves(gradient))
-    shapes = jax.tree.map(lambda leaf: leaf.shape, params)
-    assert shapes == jax.tree.map(lambda leaf: leaf.shape, workload.param_info)
-
-
-def test_the_model_is_the_first_value_of_each_axis_and_variants_choose_others():
-    assert all(getattr(MODEL, axis) == values[0] for axis, values in AXES.items())
-    assert len(VARIANTS) == 2
-    for changes in VARIANTS.values():
-        assert all(value in AXES[axis][1:] for axis, value in changes.items())
 
 
 def test_param_info_tells_embeddings_norms_weights_and_head_apart():
@@ -186,15 +135,25 @@ def test_param_info_tells_embeddings_norms_weights_and_head_apart():
 
 
 def test_loss_is_the_log_loss_of_known_labels(params):
-    batch = random_graphs(16, seed=6)
-    logits = np.asarray(logits_of(params, batch), np.float64)
-    probability = 1 / (1 + np.exp(-logits))
+    batch = random_graphs(4, seed=6)
+    logits = logits_of(params, batch)
+    probability = 1 / (1 + np.exp(-np.asarray(logits, np.float64)))
     for smoothing in (0.0, 0.2):
         target = np.where(batch["label"] == 1, 1 - smoothing / 2, smoothing / 2)
         nats = -target * np.log(probability) - (1 - target) * np.log1p(-probability)
-        losses, terms = WORKLOAD.loss(logits_of(params, batch), batch, label_smoothing=smoothing)
+        losses, terms = SMALL.loss(logits, batch, label_smoothing=smoothing)
         np.testing.assert_allclose(losses, np.where(batch["label"] < 2, nats, 0).sum(1), rtol=1e-4)
         np.testing.assert_array_equal(terms, (batch["label"] < 2).sum(1))
+
+
+def test_evaluation_hands_out_sums_of_the_loss_and_each_rows_scores_and_labels(params):
+    batch = random_graphs(4, seed=6)
+    logits = logits_of(params, batch)
+    losses, terms = SMALL.loss(logits, batch)
+    added = jax.jit(SMALL.evaluate)(params, {}, batch)
+    np.testing.assert_allclose((added["loss"], added["labels"]), (losses.sum(), terms.sum()), rtol=1e-5)
+    np.testing.assert_allclose(added["logits"], logits, rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(added["label"], batch["label"])
 
 
 @settings(max_examples=60, deadline=None)
@@ -219,36 +178,6 @@ def test_metrics_average_over_labels_that_have_both_classes():
 
 def test_a_network_that_diverged_has_no_precision():
     assert np.isnan(average_precision(np.array([True, False]), np.array([np.nan, 1.0])))
-
-
-def test_padding_and_the_batch_size_of_the_evaluation_change_no_metric(params):
-    batch = random_graphs(16, seed=8)
-    whole = evaluate(params, batch)
-    parts = [
-        evaluate(params, {name: field[rows] for name, field in batch.items()}) for rows in (slice(8), slice(8, 16))
-    ]
-    joined = {
-        name: sum(part[name] for part in parts) if whole[name].ndim == 0 else np.concatenate([p[name] for p in parts])
-        for name in whole
-    }
-    assert finalize(joined) == pytest.approx(finalize(whole), rel=1e-5)
-    padded = evaluate(params, {**batch, "weights": (np.arange(16) < 8).astype(np.float32)})
-    for name in ("loss", "labels"):
-        np.testing.assert_allclose(padded[name], parts[0][name], rtol=1e-5)
-
-
-def test_dropout_acts_in_training_alone_and_takes_a_traced_rate(params):
-    batch = random_graphs(8, seed=9)
-
-    @jax.jit
-    def train(rate):
-        return WORKLOAD.apply(params, {}, batch, jax.random.key(1), train=True, dropout_rate=rate)[0]
-
-    plain = logits_of(params, batch)
-    np.testing.assert_allclose(train(0.0), plain, rtol=1e-3, atol=1e-3)
-    assert not np.allclose(train(0.5), plain, atol=1e-2)
-    evaluated = WORKLOAD.apply(params, {}, batch, jax.random.key(1), train=False, dropout_rate=0.5)[0]
-    np.testing.assert_allclose(evaluated, plain, rtol=1e-3, atol=1e-3)
 
 
 def test_a_molecule_becomes_the_graph_of_its_bonds():
@@ -290,13 +219,10 @@ def test_a_32nd_of_the_digests_is_for_validation_and_for_test():
     assert {name: split.count(name) for name in set(split)} == {"train": 300, "valid": 10, "test": 10}
 
 
-def test_the_splits_have_the_declared_fields_and_shares(splits):
+def test_the_splits_have_their_sizes_and_each_label_its_share(splits):
     sizes = {split: len(arrays["label"]) for split, arrays in splits.items()}
     assert sizes == {"train": 122712, "valid": 4072, "test": 4047}
     for arrays in splits.values():
-        for name, field in WORKLOAD.fields.items():
-            assert (arrays[name].shape[1:], arrays[name].dtype) == (field.shape, field.dtype)
-            assert arrays[name].max() < field.below
         np.testing.assert_allclose(np.mean(arrays["label"] == 1, 0), [x.percent / 100 for x in LABELS], atol=0.012)
 
 
@@ -313,14 +239,6 @@ def test_no_graph_is_in_two_splits(splits):
     digests = {split: digests_of(arrays) for split, arrays in splits.items()}
     for a, b in (("train", "valid"), ("train", "test"), ("valid", "test")):
         assert not np.intersect1d(digests[a], digests[b]).size
-
-
-def test_preparing_wrote_the_bytes_that_the_workload_names(splits):
-    digest = hashlib.sha256()
-    for split in sorted(splits):
-        for name, array in sorted(splits[split].items()):
-            digest.update(json.dumps([split, name, array.dtype.str, array.shape]).encode() + array.tobytes())
-    assert digest.hexdigest() == WORKLOAD.data.sha256
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -1,6 +1,7 @@
-"""The workload `phantoms`: its images and their undersampling, its U-Net, loss, metric and variants."""
+"""The workload `phantoms`: its images and their undersampling, its U-Net, loss and metric."""
 
 import hashlib
+import math
 from dataclasses import replace
 from itertools import count
 
@@ -8,17 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arbitrary import arbitrary_state
 from scipy.signal import correlate
 from skimage.metrics import structural_similarity
-from timetrial.workloads.phantoms import AXES, FIELDS, MODEL, VARIANTS, WORKLOAD, build
+from timetrial.workloads.phantoms import FIELDS, MODEL, WORKLOAD, build
 from timetrial.workloads.phantoms.data import SEEDS, _mask, _noise, _zero_filled, make_rows
 from timetrial.workloads.phantoms.model import UNet
 from timetrial.workloads.phantoms.ssim import ssim
 
-KEY = jax.random.key(0)
-APPLY = jax.jit(WORKLOAD.apply, static_argnames="train")
-EVALUATE = jax.jit(WORKLOAD.evaluate)
-CHANGES = [{axis: value} for axis, values in AXES.items() for value in values[1:]]
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+KEY = jax.random.key(0, impl="rbg")  # compiles faster than the default
+SMALL = build(replace(MODEL, width=4, pools=1))
+APPLY = jax.jit(SMALL.apply, static_argnames="train")
 # Of the first 32 rows of each split, zero-filled then true images; seen alike on Python 3.11 with numpy 2.4 and on
 # 3.13 with 2.5, with vector instructions switched off there (NPY_DISABLE_CPU_FEATURES, OPENBLAS_CORETYPE=Nehalem).
 PREFIX_SHA256 = {
@@ -28,32 +30,14 @@ PREFIX_SHA256 = {
 }
 
 
-def random_params(workload, seed):
-    """Parameters without the initialiser, which takes seconds to compile: uniform noise of a size that trains."""
-    rng = np.random.RandomState(seed)
-
-    def draw(info):
-        fan_in = max(1, int(np.prod([info.shape[axis] for axis in info.in_axes])))
-        return (rng.uniform(-1, 1, info.shape) * (3 / fan_in) ** 0.5).astype(np.float32)
-
-    return jax.tree.map(draw, workload.param_info)
-
-
 @pytest.fixture(scope="module")
 def params():
-    return random_params(WORKLOAD, seed=0)
+    return arbitrary_state(SMALL)[0]
 
 
 @pytest.fixture(scope="module")
 def rows():
     return make_rows(19, seed=5)
-
-
-def padded(batch, rows):
-    """The batch with `rows` rows of garbage behind it, which weigh nothing."""
-    garbage = WORKLOAD.random_batch(rows, seed=1)
-    weights = np.repeat(np.array([1, 0], np.float32), [len(batch["image"]), rows])
-    return {name: np.concatenate([batch[name], garbage[name]]) for name in batch} | {"weights": weights}
 
 
 def unet_in_numpy(params, image, pools):
@@ -109,11 +93,6 @@ def test_rows_fit_the_declared_fields(rows):
     }
 
 
-def test_no_image_is_made_twice():
-    images = np.concatenate([make_rows(100, seed)["image"] for seed in SEEDS.values()])
-    assert len({image.tobytes() for image in images}) == 300
-
-
 def test_a_mask_holds_the_centre_and_a_quarter_of_the_columns_on_average():
     mask = _mask(np.random.RandomState(0).random_sample((2000, 64)))
     assert mask.shape == (2000, 1, 64)
@@ -140,48 +119,21 @@ def test_noise_has_mean_0_and_deviation_1():
         assert part.std() == pytest.approx(1, abs=5 / part.size**0.5)
 
 
-def test_every_parameter_of_every_model_is_described_with_its_own_shape():
-    for changes in [{}, *CHANGES, *VARIANTS.values()]:
-        workload = build(replace(MODEL, **changes))
-        shapes = jax.tree.map(jnp.shape, jax.eval_shape(workload.init, KEY)[0])
-        assert jax.tree.map(lambda info: info.shape, workload.param_info) == shapes
-        infos = jax.tree.leaves(workload.param_info)
-        for info in infos:
-            assert sorted(info.in_axes + info.out_axes) == list(range(len(info.shape)))
-        assert [i.kind for i in infos if i.depth == max(i.depth for i in infos)] == ["bias", "output_head"]
-    assert sum(np.prod(info.shape) for info in jax.tree.leaves(WORKLOAD.param_info)) == 116_868
-
-
-def test_the_axes_begin_with_the_base_and_the_variants_stay_on_them():
-    assert {axis: values[0] for axis, values in AXES.items()} == {axis: getattr(MODEL, axis) for axis in AXES}
-    assert len(VARIANTS) == 2
-    for changes in VARIANTS.values():
-        assert all(value in AXES[axis][1:] for axis, value in changes.items())
-
-
-@pytest.mark.parametrize("changes", CHANGES, ids=str)
-def test_each_change_of_the_model_gives_a_finite_loss_and_gradients_everywhere(rows, changes):
-    workload = build(replace(MODEL, **changes))
-    batch = {name: array[:2] for name, array in rows.items()}
-
-    def mean_loss(params):
-        return jnp.mean(workload.loss(workload.apply(params, {}, batch, KEY, train=False)[0], batch)[0])
-
-    compiled = jax.jit(jax.value_and_grad(mean_loss)).lower(params := random_params(workload, seed=1))
-    loss, gradient = compiled.compile({"xla_backend_optimization_level": "0"})(params)
-    assert np.isfinite(loss)
-    assert all(np.isfinite(leaf).all() and np.any(leaf != 0) for leaf in jax.tree.leaves(gradient))
+def test_the_model_has_the_documented_size_and_its_head_comes_last():
+    infos = jax.tree.leaves(WORKLOAD.param_info)
+    assert sum(math.prod(info.shape) for info in infos) == 116_868
+    assert [i.kind for i in infos if i.depth == max(i.depth for i in infos)] == ["bias", "output_head"]
 
 
 def test_the_initial_weights_have_the_variance_of_their_fan_in_times_the_scale():
     model = UNet(width=64, pools=1, init_scale=2.0)
-    kernel = jax.jit(lambda: model.init(KEY, jnp.zeros((1, 8, 8)))["params"]["conv_3"]["kernel"])()
+    kernel = jax.jit(lambda key: model.init(key, jnp.zeros((1, 8, 8)))["params"]["conv_3"]["kernel"])(KEY)
     assert np.std(kernel) == pytest.approx(2.0 / (9 * 128) ** 0.5, rel=0.02)
 
 
 def test_the_model_agrees_with_a_unet_in_numpy():
     model = UNet(width=3, pools=2)
-    params = random_params(build(model), seed=2)
+    params, _ = arbitrary_state(build(model))
     image = np.random.RandomState(0).standard_normal((2, 16, 24)).astype(np.float32)
     outputs = jax.jit(model.apply)({"params": params}, image)
     expected = [unet_in_numpy(params, one.astype(np.float64), pools=2) for one in image]
@@ -190,18 +142,13 @@ def test_the_model_agrees_with_a_unet_in_numpy():
 
 def test_dropout_drops_whole_channels_and_scales_the_others():
     model = UNet(width=3, pools=1)
-    weights = random_params(build(model), seed=2)
+    weights, _ = arbitrary_state(build(model))
     image = np.random.RandomState(0).standard_normal((2, 8, 8)).astype(np.float32)
     kept = jax.jit(lambda rate: model.apply({"params": weights}, image, dropout_rate=rate, key=KEY))
     np.testing.assert_allclose(kept(0.0), jax.jit(model.apply)({"params": weights}, image), rtol=1e-4, atol=1e-5)
     assert np.abs(kept(0.5) - kept(0.0)).max() > 0.1
     nothing = np.broadcast_to(weights["head_7"]["bias"].reshape(2, 2), (2, 4, 4, 2, 2)).swapaxes(2, 3).reshape(2, 8, 8)
     np.testing.assert_allclose(kept(1 - 1e-7), nothing, atol=1e-5)
-
-
-def test_evaluation_knows_no_dropout(params, rows):
-    plain = APPLY(params, {}, rows, KEY, train=False)[0]
-    np.testing.assert_array_equal(APPLY(params, {}, rows, jax.random.key(1), train=False)[0], plain)
 
 
 def test_the_similarity_agrees_with_scikit_image():
@@ -219,34 +166,11 @@ def test_metrics_are_those_of_the_image_in_its_own_grey_levels(params, rows):
     outputs = np.asarray(APPLY(params, {}, rows, KEY, train=False)[0], np.float64)
     zero_filled, image = (rows[name].astype(np.float64) for name in ("zero_filled", "image"))
     mean, deviation = (f(zero_filled, axis=(1, 2), keepdims=True) for f in (np.mean, np.std))
-    metrics = WORKLOAD.finalize({name: np.asarray(v) for name, v in EVALUATE(params, {}, rows).items()})
+    metrics = SMALL.finalize(jax.device_get(jax.jit(SMALL.evaluate)(params, {}, rows)))
     assert metrics["loss"] == pytest.approx(np.abs(outputs - (image - mean) / deviation).mean(), rel=1e-4)
     pairs = zip(outputs * deviation + mean, image, strict=True)
     expected = [structural_similarity(made, truth, data_range=truth.max()) for made, truth in pairs]
     assert metrics[WORKLOAD.metric] == pytest.approx(np.mean(expected), abs=1e-4)
-
-
-def test_metrics_do_not_depend_on_the_evaluation_batch_or_its_padding(params, rows):
-    whole = WORKLOAD.finalize({name: np.asarray(v) for name, v in EVALUATE(params, {}, rows).items()})
-    sums = {"loss": 0.0, "ssim": 0.0, "rows": 0.0}
-    for first in range(0, 19, 8):
-        batch = {name: array[first : first + 8] for name, array in rows.items()}
-        for name, value in EVALUATE(params, {}, padded(batch, 8 - len(batch["image"]))).items():
-            sums[name] += float(value)
-    assert sums["rows"] == 19
-    assert WORKLOAD.finalize({name: np.asarray(value) for name, value in sums.items()}) == pytest.approx(
-        whole, rel=1e-4
-    )
-
-
-def test_the_loss_of_a_row_does_not_depend_on_the_others(params, rows):
-    others = WORKLOAD.random_batch(19, seed=4)
-    mixed = {name: np.concatenate([array[:5], others[name][5:]]) for name, array in rows.items()}
-    losses, terms = WORKLOAD.loss(APPLY(params, {}, rows, KEY, train=False)[0], rows)
-    after, _ = WORKLOAD.loss(APPLY(params, {}, mixed, KEY, train=False)[0], mixed)
-    np.testing.assert_allclose(after[:5], losses[:5], rtol=1e-5)
-    assert np.abs(after[5:] - losses[5:]).min() > 0
-    np.testing.assert_array_equal(terms, np.ones(19))
 
 
 def test_brighter_measurements_give_a_brighter_image_and_the_same_loss(params, rows):
