@@ -18,6 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A workload that changed loses its lock only when it is named: its records would no longer compare."""
+    from timetrial.compilation import cache_folder, use_cache
+
+    use_cache(cache_folder())
     locked = read_lock()
     names = registry.all_workload_names()
     gone = set() if args.workloads else {*locked} - {*names}

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from timetrial.campaign import Campaign, core_shares, open_folder, restrict, run_campaign
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
+from timetrial.evidence import derived_targets, evidence_path
 from timetrial.loading import find_source
-from timetrial.registry import base_of, submission_names
+from timetrial.registry import base_of, shipped, submission_names
 from timetrial.ruleset import Ruleset, load_ruleset
 
 if TYPE_CHECKING:
@@ -59,8 +60,15 @@ def run(args: argparse.Namespace) -> int:
 
     names = submission_names() if args.submission == ["all"] else args.submission
     ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload, studies=args.studies, trials=args.trials)
-    for name in ruleset.workloads:
-        base_of(name)
+    for name, rules in ruleset.workloads.items():
+        if (
+            rules.target is None
+            and derived_targets(evidence_path(shipped("workloads") / base_of(name), name))[0] is None
+        ):
+            raise UserError(
+                f"workload {name!r} has no target yet: `timetrial target {name}` derives one; "
+                "until then name others with --workload"
+            )
     if not all(rules.eval_every and rules.horizon_examples for rules in ruleset.workloads.values()):
         raise UserError(
             f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
