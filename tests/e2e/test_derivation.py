@@ -11,6 +11,7 @@ from toy_trials import SGD
 from toy_trials import rules as toy_rules
 
 from timetrial import registry
+from timetrial.cli import main
 from timetrial.derivation import SUBMISSIONS, Derivation, Procedure
 from timetrial.errors import UserError
 from timetrial.evidence import evidence_path, write_evidence
@@ -150,3 +151,14 @@ def test_a_ruleset_of_another_clock_is_refused(tmp_path: Path):
     wrong = Derivation("toy", toy_rules("seconds"), PROCEDURE, tmp_path / "toy")
     with pytest.raises(UserError, match="examples clock"):
         wrong.run(Counter(), worker=WORKER)
+
+
+def test_a_workload_without_a_target_is_refused_before_anything_runs(tmp_path: Path, capsys):
+    rules = tmp_path / "mine.toml"
+    rules.write_text(
+        'version = 1\ndescription = ""\nclock = "examples"\n[external]\nstudies = 1\ntrials = 1\n'
+        "[workloads.toy]\nbudget = 320\neval_every = 160\nhorizon_examples = 320\n"
+    )
+    assert main(["run", "-s", "adamw", "-r", str(rules), "-o", str(tmp_path / "out")]) == 2
+    assert "workload 'toy' has no target yet: `timetrial target toy` derives one" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
