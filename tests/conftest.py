@@ -1,5 +1,6 @@
 """What all tests share: a folder of workloads and submissions to fill, and the list of tests that may skip."""
 
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,14 @@ def _unexpected_skips(reporter: pytest.TerminalReporter) -> list[str]:
     allowed = [line for line in lines if line and not line.startswith("#")]
     skips = [(report.nodeid, report.longrepr[2]) for report in reporter.stats.get("skipped", [])]
     return [f"{test}: {reason}" for test, reason in skips if not any(part in reason for part in allowed)]
+
+
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C interrupts, also where the tests run in the background, whose processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from timetrial.ruleset import load_ruleset
 
 SUPPORT = Path(__file__).parents[1] / "support"
 WORKER = (sys.executable, str(SUPPORT / "toy_worker.py"))
-pytestmark = pytest.mark.usefixtures("cache")
+pytestmark = pytest.mark.usefixtures("cache", "ctrl_c")
 
 
 @pytest.fixture(scope="module")

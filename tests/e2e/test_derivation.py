@@ -60,6 +60,9 @@ class Counter:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+pytestmark = pytest.mark.usefixtures("ctrl_c")
+
+
 @pytest.fixture(autouse=True)
 def toy(shelf: Shelf, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
