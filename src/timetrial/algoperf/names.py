@@ -16,6 +16,9 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
 
 from timetrial.loading import Source
 
@@ -38,14 +41,26 @@ _REMOVED = {
         )
     },
     "jax.random.KeyArray": "jax.Array",
+    "jax.numpy.clip": "timetrial.algoperf.names.clip",
 }
-"""Names that jax had when submissions were published, and what they are called now."""
+"""Names that jax had when submissions were published, and what stands for them now."""
+_MENTIONED = {"jax.numpy.clip": r"\bclip\([^#\n]*\ba_m(in|ax)\s*="}
+"""How a name is mentioned, where it is not simply written."""
+_jnp_clip = jnp.clip
+
+
+def clip(
+    arr: Any = None, /, min: Any = None, max: Any = None, *, a: Any = None, a_min: Any = None, a_max: Any = None
+) -> Any:
+    """`jax.numpy.clip` with the arguments that it had: `a`, `a_min` and `a_max`."""
+    return _jnp_clip(a if arr is None else arr, a_min if min is None else min, a_max if max is None else max)
 
 
 def restored_names(source: Source) -> tuple[str, ...]:
-    """The removed names of jax that the submission's files mention."""
+    """The names that the submission's files mention and jax has removed, or whose arguments it has renamed."""
     text = "\n".join(path.read_text(errors="replace") for path in source.files() if path.suffix == ".py")
-    return tuple(name for name in _REMOVED if re.search(rf"\b{re.escape(name)}\b", text) and not _exists(name))
+    mentioned = [n for n in _REMOVED if re.search(_MENTIONED.get(n, rf"\b{re.escape(n)}\b"), text)]
+    return tuple(name for name in mentioned if name in _MENTIONED or not _exists(name))
 
 
 @contextmanager
@@ -64,16 +79,17 @@ def algoperf_names(source: Source) -> Generator[None]:
     finder = _OwnFolder(source.folder)
     sys.meta_path.insert(0, finder)
     sys.path.append(str(source.folder))
-    restored = restored_names(source)
-    for name in restored:
-        holder, _, attribute = name.rpartition(".")
-        setattr(_resolve(holder), attribute, _resolve(_REMOVED[name]))
+    jax_before = [(*_place(name), _REMOVED[name]) for name in restored_names(source)]
+    for holder, attribute, _, now in jax_before:
+        setattr(holder, attribute, _resolve(now))
     try:
         yield
     finally:
-        for name in restored:
-            holder, _, attribute = name.rpartition(".")
-            delattr(_resolve(holder), attribute)
+        for holder, attribute, was, _ in jax_before:
+            if was is None:
+                delattr(holder, attribute)
+            else:
+                setattr(holder, attribute, was)
         sys.path.remove(str(source.folder))
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if _is_ours(name)]:
@@ -126,13 +142,17 @@ def _lies_in(module: ModuleType | None, folder: Path) -> bool:
 
 
 def _exists(name: str) -> bool:
+    return _place(name)[2] is not None
+
+
+def _place(name: str) -> tuple[object, str, object | None]:
+    """What holds a name, the name there, and what stands there now."""
     holder, _, attribute = name.rpartition(".")
-    return hasattr(_resolve(holder), attribute)
+    return _resolve(holder), attribute, getattr(_resolve(holder), attribute, None)
 
 
 def _resolve(name: str) -> object:
-    module, *attributes = name.split(".")
-    found: object = importlib.import_module(module)
-    for attribute in attributes:
-        found = getattr(found, attribute)
-    return found
+    module, _, attribute = name.rpartition(".")
+    if not module or name in sys.modules:
+        return importlib.import_module(name)
+    return getattr(_resolve(module), attribute)
