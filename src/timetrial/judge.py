@@ -46,7 +46,7 @@ class SubmissionFailure(Exception):
         self.status: Status = status
 
 
-class TrainingComplete(Exception):  # noqa: N818
+class TrainingComplete(Exception):
     """The submission has ended its training by itself: one more evaluation follows."""
 
 

@@ -109,11 +109,14 @@ def find_source(name_or_path: str) -> Source:
 class Loaded:
     """What a submission exports."""
 
-    make: Callable[..., Any] | None
-    """None for an AlgoPerf submission."""
+    make: Callable[..., Any]
     search_space: SearchSpace
     """An empty mapping where the submission tunes itself."""
     module: ModuleType
+
+
+def _no_make(*_: Any) -> Any:
+    raise UserError("an AlgoPerf submission has no function `make`")
 
 
 def load(source: Source) -> Loaded:
@@ -134,7 +137,7 @@ def load(source: Source) -> Loaded:
         from timetrial.algoperf.search_space import read_search_space
 
         space = {} if source.self_tuning else read_search_space(source.folder / ALGOPERF_SEARCH_SPACE)
-        return Loaded(None, space, module)
+        return Loaded(_no_make, space, module)
     make = getattr(module, "make", None)
     if not callable(make):
         raise UserError(f"{source.path}: no function `make(hparams, task)`; `timetrial new` shows how one looks")

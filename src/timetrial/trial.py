@@ -129,7 +129,7 @@ def run_trial(
         try:
             with submission_code("import", source.folder):
                 loaded = load(source)
-                hparams = _point(loaded, ruleset, workload.name, trial)
+                hparams = _point(source, loaded, ruleset, workload.name, trial)
                 batch_size = loaded.module.get_batch_size(workload.name) if header.told else None
         except SubmissionFailure as failure:
             if not resume:
@@ -204,7 +204,7 @@ def make_trainer(
     batch_size: int | None = None,
 ) -> PureTrainer | AlgoPerfTrainer:
     """The trainer for what the submission is written for; `batch_size` is for AlgoPerf's, None for the default."""
-    if loaded.make is None:
+    if source.api == "algoperf":
         own = AlgoPerfEntry(
             module=loaded.module,
             folder=source.folder,
@@ -255,7 +255,7 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     return False
 
 
-def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
+def _point(source: Source, loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
     """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
     if trial.point is not None:
         return trial.point
@@ -266,8 +266,9 @@ def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Poi
     tuning = ruleset.tuning(self_tuning=False)
     if tuning.points == "default":
         return default_point(loaded.search_space)
-    if loaded.make is None and not isinstance(loaded.search_space, Mapping):  # AlgoPerf runs as many as it wants
-        if len(loaded.search_space) >= tuning.trials:
-            return loaded.search_space[trial.trial]
+    if source.api == "algoperf" and not isinstance(loaded.search_space, Mapping):
+        if len(loaded.search_space) < tuning.trials:
+            raise UserError(f"{len(loaded.search_space)} points, and the ruleset asks for {tuning.trials}")
+        return loaded.search_space[trial.trial]  # AlgoPerf's runner takes the first as many as it wants
     seed = seed_of(trial.seed, workload, trial.study, None, "tuning")
     return halton_points(loaded.search_space, tuning.trials, seed)[trial.trial]

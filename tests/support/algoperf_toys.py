@@ -27,8 +27,7 @@ _SHARED = """
         raise ValueError(f"asked for {workload_name}")
 """
 
-JIT = (
-    """
+JIT = """
     import functools, jax, jax.numpy as jnp
     from algoperf import jax_sharding_utils, spec
 
@@ -55,12 +54,9 @@ JIT = (
         trace, params, state = jitted()(
             workload, update, rate, trace, current_param_container, model_state, batch, rng)
         return (trace, update), params, state
-"""
-    + _SHARED.replace("TREE_MAP", "jax.tree.map")
-)
+""" + _SHARED.replace("TREE_MAP", "jax.tree.map")
 
-PMAP = (
-    """
+PMAP = """
     import functools, jax, jax.numpy as jnp
     from flax import jax_utils
     from jax import lax
@@ -87,9 +83,7 @@ PMAP = (
         trace, params, state = step(
             workload, update, rate, trace, current_param_container, model_state, batch, rngs)
         return (trace, update), params, state
-"""
-    + _SHARED.replace("TREE_MAP", "jax.tree_map")
-)
+""" + _SHARED.replace("TREE_MAP", "jax.tree_map")
 
 
 def write(folder: Path, text: str, *, space: object = None, name: str = "theirs", **others: str) -> Source:

@@ -1,6 +1,7 @@
 """AlgoPerf's submissions run as they are, by the rules of any other."""
 
 import sys
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from timetrial.algoperf import spec
 from timetrial.algoperf.names import algoperf_names
 from timetrial.algoperf.search_space import read_search_space
 from timetrial.algoperf.view import AlgoPerfWorkload
+from timetrial.check.conformance import check
 from timetrial.errors import UserError
 from timetrial.loading import load
 from timetrial.problem import WorkloadProblem
@@ -114,9 +116,8 @@ def test_arguments_that_jax_has_renamed_are_taken_again(tmp_path):
 
 
 def test_a_submission_may_end_its_training_and_gets_one_more_eval(tmp_path):
-    ending = JIT.replace(
-        "trace, update = optimizer_state", "if global_step == 3: raise spec.TrainingCompleteError\n        trace, update = optimizer_state"
-    )
+    first = "trace, update = optimizer_state"
+    ending = JIT.replace(first, f"if global_step == 3: raise spec.TrainingCompleteError\n        {first}")
     record = run(tmp_path, ending)
     assert record.end is not None
     assert record.end.status == "budget"
@@ -165,6 +166,14 @@ def test_a_trial_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     assert [(line.step, line.metrics) for line in resumed.evals] == [(line.step, line.metrics) for line in whole.evals]
 
 
+def test_check_tries_a_submission_and_notes_what_it_would_have_installed(tmp_path):
+    source = write(tmp_path, JIT, space=POINT)
+    (source.folder / "requirements.txt").write_text("left-pad")
+    verdicts = {verdict.rule: verdict for verdict in check(source, [toy_workload()])}
+    assert [rule for rule, verdict in verdicts.items() if verdict.status == "fail"] == []
+    assert [rule for rule, verdict in verdicts.items() if verdict.status == "warn"] == ["requirements", "counting"]
+
+
 def test_search_spaces_of_all_three_forms_are_read(tmp_path):
     ranges = {
         "a": {"min": 1e-4, "max": 1e-2, "scaling": "log"},
@@ -181,7 +190,7 @@ def test_search_spaces_of_all_three_forms_are_read(tmp_path):
 def test_a_broken_search_space_is_an_error_that_names_its_file(tmp_path, text):
     path = tmp_path / "tuning_search_space.json"
     path.write_text(text)
-    with pytest.raises(UserError, match="tuning_search_space.json"):
+    with pytest.raises(UserError, match="tuning_search_space"):
         read_search_space(path)
 
 
@@ -199,7 +208,10 @@ def forward(view, params, state, batch, *, mode=spec.ForwardPassMode.TRAIN, upda
 def test_the_loss_is_that_of_a_native_submission_masked_and_smoothed():
     workload = toy_workload()
     view, params, state = shown(workload)
-    named = {**workload.random_batch(8, seed=1), "weights": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32)}
+    named: dict[str, Any] = {
+        **workload.random_batch(8, seed=1),
+        "weights": np.array([1, 1, 1, 1, 1, 0, 0, 0], np.float32),
+    }
     batch = view.batch(named)
     logits, _ = forward(view, params, state, batch)
     found = view.loss_fn(batch["targets"], logits, batch["weights"], 0.1)
@@ -234,8 +246,9 @@ def test_dropout_has_the_workloads_rate_unless_told_otherwise_and_none_in_evalua
     view, params, state = shown(workload)
     batch = view.batch(workload.random_batch(8, seed=1))
     plain = forward(view, params, state, batch, mode=spec.ForwardPassMode.EVAL)[0].tolist()
-    assert forward(view, params, state, batch)[0].tolist() != plain
-    assert forward(view, params, state, batch, dropout_rate=0.1)[0].tolist() == forward(view, params, state, batch)[0].tolist()
+    default = forward(view, params, state, batch)[0].tolist()
+    assert default != plain
+    assert forward(view, params, state, batch, dropout_rate=0.1)[0].tolist() == default
     assert forward(view, params, state, batch, dropout_rate=0.0)[0].tolist() == plain
 
 

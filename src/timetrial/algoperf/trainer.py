@@ -2,12 +2,11 @@
 
 import inspect
 import time
-from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +28,7 @@ from timetrial.workload import Array, PyTree, Workload
 _WAIT_SECONDS = 0.002
 """How often, at most, the loop waits for the steps in flight."""
 _AHEAD = 64
-"""Batches whose rows and steps whose keys are chosen at a time."""
+"""Batches whose rows are chosen at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,8 +65,7 @@ class AlgoPerfTrainer:
         self._mesh = mesh
         self._now = now
         self._before_start = before_start
-        point = entry.hparams
-        self._hparams = None if point is None else namedtuple("Hyperparameters", point)(**point)  # noqa: PYI024
+        self._hparams = None if entry.hparams is None else _named_tuple(entry.hparams)
         self._batch_size = workload.default_batch_size if entry.batch_size is None else entry.batch_size
         self._view = AlgoPerfWorkload(
             workload,
@@ -83,17 +81,14 @@ class AlgoPerfTrainer:
         self._keys = put_replicated(words, mesh)
         key = jax.random.wrap_key_data(self._keys["init"], impl="threefry2x32")
         self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(key)
-        self._gather = jax.jit(self._gathered, donate_argnums=2)
+        self._gather = jax.jit(self._gathered)
         self._lay_out = jax.jit(self._laid_out)
-        self._draw_keys = jax.jit(_step_keys)
+        self._rngs_of = jax.jit(_step_rngs)
+        self._prepare_rng_of = jax.jit(_prepare_rng)
         self._one_of_each = jax.jit(_one_of_each)
         self._probe = jax.jit(jnp.ravel)
         self._smallest = int(np.argmin([leaf.size for leaf in jax.tree.leaves(self._initial[0])]))
         self._counts = Counts(0, 0)
-        self._drawn = 0
-        self._batches: Iterator[Mapping[str, Any]] = self._queue()
-        self._step_rngs: tuple[tuple[Array, Array, Array], ...] = ()
-        self._rngs_from = -1
         self._eval_results: list[tuple[int, dict[str, float]]] = []
         self._complete = False
         self._charged_seconds = 0.0
@@ -108,14 +103,16 @@ class AlgoPerfTrainer:
             "accumulated_logging_time": 0.0,
             "last_step_end_time": None,
         }
+        self._select = getattr(entry.module, "data_selection", None)
         told = "train_state" in inspect.signature(entry.module.update_params).parameters
         self._extra = {"train_state": MappingProxyType(self._train_state)} if told else {}
         self._meter = Metering(entry.folder, now)
         # What makes batches and keys is the harness's own: it is compiled before anything is charged.
-        self._rngs_of(0)
+        self._rngs_of(self._keys["step"], np.int32(0))
+        self._draw_from(0)
         if self._data is not None:
             next(self._batches)
-            self._drawn, self._batches = 0, self._queue()
+            self._draw_from(0)
 
     # What the judge asks for.
 
@@ -147,7 +144,7 @@ class AlgoPerfTrainer:
                 if self._extra:
                     spent = self._charged_seconds + self._now() - began
                     self._train_state["accumulated_submission_time"] = spent
-                self._step()
+                self._take_step()
                 if not in_flight or time.perf_counter() >= wait_at:
                     # A copy of the smallest parameter: the next step may overwrite the parameters themselves.
                     probes.append(self._probe(jax.tree.leaves(self._params)[self._smallest]))
@@ -173,7 +170,7 @@ class AlgoPerfTrainer:
                     optimizer_state=self._optimizer_state,
                     eval_results=self._eval_results,
                     global_step=self._counts.step,
-                    rng=self._rngs_of(max(0, self._counts.step - 1))[2],
+                    rng=self._prepare_rng_of(self._keys["step"], np.int32(self._counts.step - 1)),
                 )
                 self._take("prepare_for_eval", returned)
             params, model_state = self._params, self._model_state
@@ -248,12 +245,12 @@ class AlgoPerfTrainer:
         self._optimizer_state, self._params, self._model_state = whole
         numbers = found.numbers
         self._counts = Counts(numbers["step"], numbers["examples"])
-        self._drawn, self._complete = numbers["drawn"], numbers["complete"]
+        self._complete = numbers["complete"]
+        self._draw_from(numbers["drawn"])
         self._eval_results[:] = [(step, dict(metrics)) for step, metrics in numbers["eval_results"]]
         self._charged_seconds = numbers["charged_seconds"]
         self._meter.compile_seconds, self._meter.data_seconds = numbers["compile_seconds"], numbers["data_seconds"]
         self._view.ignored.update(numbers["ignored"])
-        self._batches = self._queue()
         self._meter.repeat(numbers["ran"])
         return found
 
@@ -263,15 +260,14 @@ class AlgoPerfTrainer:
 
     # A step.
 
-    def _step(self) -> None:
+    def _take_step(self) -> None:
         module, step = self._entry.module, self._counts.step
-        select_rng, update_rng, _ = self._rngs_of(step)
+        select_rng, update_rng = self._rngs_of(self._keys["step"], np.int32(step))
         drawn = self._drawn
-        select = getattr(module, "data_selection", None)
-        if select is None:
+        if self._select is None:
             batch = next(self._batches)
         else:
-            batch = select(
+            batch = self._select(
                 self._view,
                 self._batches,
                 self._optimizer_state,
@@ -308,13 +304,10 @@ class AlgoPerfTrainer:
         self._optimizer_state, self._params, self._model_state = returned
         self._meter.has_run(function)
 
-    def _rngs_of(self, step: int) -> tuple[Array, Array, Array]:
-        """The keys of a step: for data selection, for the update, and to prepare an evaluation after it."""
-        place = step % _AHEAD
-        if self._rngs_from != step - place:
-            self._rngs_from = step - place
-            self._step_rngs = self._draw_keys(self._keys["step"], np.int32(self._rngs_from))
-        return self._step_rngs[place]
+    def _draw_from(self, drawn: int) -> None:
+        """The next batch is that of this number."""
+        self._drawn = drawn
+        self._batches = self._queue()
 
     # Batches.
 
@@ -331,19 +324,19 @@ class AlgoPerfTrainer:
             with self._meter.waiting_for_data():
                 flat = self._stream.indices(self._drawn * self._batch_size, _AHEAD * self._batch_size)
                 indices = pad_indices(flat.reshape(_AHEAD, self._batch_size), self._mesh)
-                plan, row = put_replicated((indices, np.int32(0)), self._mesh)
-            for _ in range(_AHEAD):
-                batch, row = self._gather(self._data, plan, row)
+                plan = put_replicated(indices, self._mesh)
+            for row in np.arange(_AHEAD, dtype=np.int32):
+                batch = self._gather(self._data, plan, row)
                 self._drawn += 1
                 yield batch
 
-    def _gathered(self, data: Mapping[str, Array], plan: Array, row: Array) -> tuple[dict[str, Any], Array]:
-        """The batch of the indices in row `row` of `plan`, and the next row."""
+    def _gathered(self, data: Mapping[str, Array], plan: Array, row: Array) -> dict[str, Any]:
+        """The batch of the indices in row `row` of `plan`."""
         indices = jnp.take(plan, row, axis=0)
         named: dict[str, Any] = {name: jnp.take(array, indices, axis=0) for name, array in data.items()}
         if indices.shape[0] > self._batch_size:
             named["weights"] = (jnp.arange(indices.shape[0]) < self._batch_size).astype(jnp.float32)
-        return self._laid_out(named), row + 1
+        return self._laid_out(named)
 
     def _laid_out(self, named: Mapping[str, Any]) -> dict[str, Any]:
         """A batch as the submission gets it: (B, …), or for pmap (devices, B / devices, …)."""
@@ -356,17 +349,31 @@ class AlgoPerfTrainer:
         return self._optimizer_state, self._params, self._model_state
 
 
+def _named_tuple(point: Mapping[str, Any]) -> Any:
+    """Hyperparameters as AlgoPerf hands them over: immutable, hashable, read as attributes."""
+    make: Any = NamedTuple("Hyperparameters", [(name, type(value)) for name, value in point.items()])
+    return make(**point)
+
+
 def _words(seed: int) -> np.ndarray:
     """A seed of 64 bits as a key of AlgoPerf's time: two plain words."""
     return np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
 
 
-def _step_keys(words: Array, first: Array) -> tuple[tuple[Array, Array, Array], ...]:
-    """The three keys of each of `_AHEAD` steps from `first` on."""
-    key = jax.random.wrap_key_data(words, impl="threefry2x32")
-    three = jax.vmap(lambda step: jax.random.key_data(jax.random.split(jax.random.fold_in(key, step), 3)))
-    drawn = three(first + jnp.arange(_AHEAD))
-    return tuple((keys[0], keys[1], keys[2]) for keys in drawn)
+def _step_rngs(words: Array, step: Array) -> tuple[Array, Array]:
+    """The keys of a step, for data selection and for the update."""
+    keys = _three_keys(words, step)
+    return keys[0], keys[1]
+
+
+def _prepare_rng(words: Array, step: Array) -> Array:
+    """The key to prepare an evaluation after a step."""
+    return _three_keys(words, step)[2]
+
+
+def _three_keys(words: Array, step: Array) -> Array:
+    key = jax.random.fold_in(jax.random.wrap_key_data(words, impl="threefry2x32"), step)
+    return jax.random.key_data(jax.random.split(key, 3))
 
 
 def _one_of_each(params: PyTree, model_state: PyTree) -> tuple[PyTree, PyTree]:

@@ -24,7 +24,7 @@ _LOSS_TYPES = {
     "mean_absolute_error": LossType.MEAN_ABSOLUTE_ERROR,
     "ctc": LossType.CTC_LOSS,
 }
-_KINDS: Mapping[str, tuple[ParameterType, str]] = {
+_KINDS = {
     "weight": (ParameterType.WEIGHT, "dense/kernel"),
     "bias": (ParameterType.BIAS, "dense/bias"),
     "conv": (ParameterType.CONV_WEIGHT, "conv/kernel"),
@@ -38,15 +38,13 @@ _KINDS: Mapping[str, tuple[ParameterType, str]] = {
     "output_head": (ParameterType.WEIGHT, "head/kernel"),
 }
 """By our kind: AlgoPerf's type, and a name to which AlgoPerf's rule gives that type."""
-_NORMS: Mapping[bool, Mapping[str, tuple[ParameterType, str]]] = {
-    True: {
-        "norm_scale": (ParameterType.BATCH_NORM_SCALE, "batchnorm/scale"),
-        "norm_bias": (ParameterType.BATCH_NORM_BIAS, "batchnorm/bias"),
-    },
-    False: {
-        "norm_scale": (ParameterType.LAYER_NORM_SCALE, "layernorm/scale"),
-        "norm_bias": (ParameterType.LAYER_NORM_BIAS, "layernorm/bias"),
-    },
+_BATCH_NORM = {
+    "norm_scale": (ParameterType.BATCH_NORM_SCALE, "batchnorm/scale"),
+    "norm_bias": (ParameterType.BATCH_NORM_BIAS, "batchnorm/bias"),
+}
+_LAYER_NORM = {
+    "norm_scale": (ParameterType.LAYER_NORM_SCALE, "layernorm/scale"),
+    "norm_bias": (ParameterType.LAYER_NORM_BIAS, "layernorm/bias"),
 }
 
 
@@ -63,7 +61,8 @@ class AlgoPerfWorkload(PeerWorkload):
         self._params = jax.tree.structure(params)
         self._model_state = jax.tree.structure(model_state)
         infos = jax.tree.leaves(workload.param_info)
-        named = [(_KINDS | _NORMS[workload.rows_coupled])[info.kind] for info in infos]
+        kinds = _KINDS | (_BATCH_NORM if workload.rows_coupled else _LAYER_NORM)
+        named = [kinds[info.kind] for info in infos]
         width = len(str(len(named)))
         self._names = [f"{i:0{width}}_{name}".split("/") for i, (_, name) in enumerate(named)]
         self.step_hint = step_hint
@@ -233,4 +232,6 @@ def _listed(arrays: Any) -> list[Any]:
 
 def _typed(rng: Any) -> Array:
     """A key of jax: AlgoPerf's are two plain words."""
-    return rng if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(jnp.asarray(rng, np.uint32))
+    if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key):
+        return rng
+    return jax.random.wrap_key_data(jnp.asarray(rng, np.uint32), impl="threefry2x32")

@@ -57,6 +57,8 @@ def _check(source: Source, workloads: Iterable[Workload]) -> Iterator[Verdict]:
         return
     exports = "make" if source.api == "timetrial" else "update_params: AlgoPerf's API"
     yield Verdict("import", None, "pass", f"{source.path.name} exports {exports}")
+    if source.api == "algoperf" and (asked := sorted(source.folder.glob("requirements*.txt"))):
+        yield Verdict("requirements", None, "warn", f"{', '.join(path.name for path in asked)}: noted, not installed")
     if loaded.search_space:
         listed = ", ".join(f"{name}={value!r}" for name, value in default_point(loaded.search_space).items())
         yield Verdict("search space", None, "pass", f"default point {listed}")
