@@ -2,11 +2,12 @@
 
 import inspect
 import time
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any, NamedTuple
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -352,7 +353,7 @@ class AlgoPerfTrainer:
 
 def _named_tuple(point: Mapping[str, Any]) -> Any:
     """Hyperparameters as AlgoPerf hands them over: immutable, hashable, read as attributes."""
-    make: Any = NamedTuple("Hyperparameters", [(name, type(value)) for name, value in point.items()])
+    make = cast(Any, namedtuple)("Hyperparameters", point)
     return make(**point)
 
 
