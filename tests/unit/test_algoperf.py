@@ -1,5 +1,6 @@
 """AlgoPerf's submissions run as they are, by the rules of any other."""
 
+import itertools
 import sys
 from typing import Any
 
@@ -156,11 +157,17 @@ def test_prepare_for_eval_decides_what_is_evaluated_and_what_goes_on(tmp_path):
 
 def test_a_trial_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     whole = run(tmp_path, JIT)
-    asked = iter([False] * 2)
-    out = tmp_path / "cut"
-    cut = run(tmp_path, JIT, out=out, leave=lambda: next(asked, True), checkpoint_seconds=0.0)
+    out, seconds, steps = tmp_path / "cut", itertools.count(), [0]
+    cut = run(
+        tmp_path,
+        JIT,
+        out=out,
+        now=lambda: float(next(seconds)),
+        watch=lambda progress: steps.append(progress.step),
+        leave=lambda: steps[-1] >= 6,
+    )
     assert cut.end is not None
-    assert cut.end.status == "interrupted"
+    assert (cut.end.status, cut.end.step) == ("interrupted", 6)
     resumed = run(tmp_path, JIT, out=out)
     assert resumed.resumes
     assert [(line.step, line.metrics) for line in resumed.evals] == [(line.step, line.metrics) for line in whole.evals]

@@ -30,6 +30,8 @@ _WAIT_SECONDS = 0.002
 """How often, at most, the loop waits for the steps in flight."""
 _AHEAD = 64
 """Batches whose rows are chosen at a time."""
+_AT_ONCE = 8
+"""Batches, and keys of steps, that one call makes: they are there when they are wanted, and share what a call costs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,8 @@ class AlgoPerfTrainer:
         self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(key)
         self._gather = jax.jit(self._gathered)
         self._lay_out = jax.jit(self._laid_out)
-        self._rngs_of = jax.jit(_step_rngs)
+        self._draw_rngs = jax.jit(_step_rngs)
+        self._rngs: list[tuple[Array, Array]] = []
         self._prepare_rng_of = jax.jit(_prepare_rng)
         self._one_of_each = jax.jit(_one_of_each)
         self._probe = jax.jit(jnp.ravel)
@@ -109,7 +112,7 @@ class AlgoPerfTrainer:
         self._extra = {"train_state": MappingProxyType(self._train_state)} if told else {}
         self._meter = Metering(entry.folder, now)
         # What makes batches and keys is the harness's own: it is compiled before anything is charged.
-        self._rngs_of(self._keys["step"], np.int32(0))
+        self._draw_rngs(self._keys["step"], np.int32(0))
         self._draw_from(0)
         if self._data is not None:
             next(self._batches)
@@ -249,6 +252,7 @@ class AlgoPerfTrainer:
         self._counts = Counts(numbers["step"], numbers["examples"])
         self._complete = numbers["complete"]
         self._draw_from(numbers["drawn"])
+        self._rngs = []
         self._eval_results[:] = [(step, dict(metrics)) for step, metrics in numbers["eval_results"]]
         self._charged_seconds = numbers["charged_seconds"]
         self._meter.compile_seconds, self._meter.data_seconds = numbers["compile_seconds"], numbers["data_seconds"]
@@ -264,7 +268,9 @@ class AlgoPerfTrainer:
 
     def _take_step(self) -> None:
         module, step = self._entry.module, self._counts.step
-        select_rng, update_rng = self._rngs_of(self._keys["step"], np.int32(step))
+        if step % _AT_ONCE == 0 or not self._rngs:
+            self._rngs = self._draw_rngs(self._keys["step"], np.int32(step - step % _AT_ONCE))
+        select_rng, update_rng = self._rngs[step % _AT_ONCE]
         drawn = self._drawn
         if self._select is None:
             batch = next(self._batches)
@@ -327,14 +333,16 @@ class AlgoPerfTrainer:
                 flat = self._stream.indices(self._drawn * self._batch_size, _AHEAD * self._batch_size)
                 indices = pad_indices(flat.reshape(_AHEAD, self._batch_size), self._mesh)
                 plan = put_replicated(indices, self._mesh)
-            for row in np.arange(_AHEAD, dtype=np.int32):
-                batch = self._gather(self._data, plan, row)
-                self._drawn += 1
-                yield batch
+            for row in np.arange(0, _AHEAD, _AT_ONCE, dtype=np.int32):
+                for batch in self._gather(self._data, plan, row):
+                    self._drawn += 1
+                    yield batch
 
-    def _gathered(self, data: Mapping[str, Array], plan: Array, row: Array) -> dict[str, Any]:
-        """The batch of the indices in row `row` of `plan`."""
-        indices = jnp.take(plan, row, axis=0)
+    def _gathered(self, data: Mapping[str, Array], plan: Array, row: Array) -> list[dict[str, Any]]:
+        """The batches of the indices in `_AT_ONCE` rows of `plan`, from `row` on."""
+        return [self._one_gathered(data, jnp.take(plan, row + i, axis=0)) for i in range(_AT_ONCE)]
+
+    def _one_gathered(self, data: Mapping[str, Array], indices: Array) -> dict[str, Any]:
         named: dict[str, Any] = {name: jnp.take(array, indices, axis=0) for name, array in data.items()}
         if indices.shape[0] > self._batch_size:
             named["weights"] = (jnp.arange(indices.shape[0]) < self._batch_size).astype(jnp.float32)
@@ -362,10 +370,10 @@ def _words(seed: int) -> np.ndarray:
     return np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
 
 
-def _step_rngs(words: Array, step: Array) -> tuple[Array, Array]:
-    """The keys of a step, for data selection and for the update."""
-    keys = _three_keys(words, step)
-    return keys[0], keys[1]
+def _step_rngs(words: Array, first: Array) -> list[tuple[Array, Array]]:
+    """The keys of `_AT_ONCE` steps from `first` on, for data selection and for the update."""
+    keys = jax.vmap(_three_keys, (None, 0))(words, first + jnp.arange(_AT_ONCE))
+    return [(keys[i, 0], keys[i, 1]) for i in range(_AT_ONCE)]
 
 
 def _prepare_rng(words: Array, step: Array) -> Array:
