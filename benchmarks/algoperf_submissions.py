@@ -28,6 +28,7 @@ def submissions_below(root: Path) -> Iterator[tuple[str, Source | str]]:
             name = path.parent.relative_to(root).as_posix()
             try:
                 source = find_source(str(path.parent))
+                source.parse()
                 if source.api == "algoperf":
                     yield name, source
             except UserError as error:

@@ -53,6 +53,7 @@ def losses(record):
 def test_the_api_is_told_from_the_text(tmp_path):
     assert write(tmp_path, JIT).api == "algoperf"
     assert write(tmp_path, SGD, name="ours").api == "timetrial"
+    assert write(tmp_path, "def update_params(:", name="broken").api == "timetrial"
     assert write(tmp_path, "from .core import init_optimizer_state, update_params", name="thin").api == "algoperf"
 
 
@@ -153,6 +154,17 @@ def test_prepare_for_eval_decides_what_is_evaluated_and_what_goes_on(tmp_path):
     """
     record = run(tmp_path, JIT + "\0" + zeroing)
     assert losses(record)[1:] == pytest.approx([np.log(4)] * 2)
+
+
+def test_parameters_of_another_shape_are_the_submissions_error(tmp_path):
+    shrinking = """
+    def prepare_for_eval(workload, current_param_container, current_params_types, model_state, hyperparameters,
+                         loss_type, optimizer_state, eval_results, global_step, rng):
+        return optimizer_state, {}, model_state
+    """
+    record = run(tmp_path, JIT + "\0" + shrinking)
+    assert record.end is not None
+    assert (record.end.status, "hold 0 arrays, where 2" in record.end.message) == ("error", True)
 
 
 def test_a_trial_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):

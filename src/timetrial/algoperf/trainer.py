@@ -142,20 +142,21 @@ class AlgoPerfTrainer:
     def run(self, stop: Callable[[Counts], bool]) -> None:
         began = self._now()
         with self._meter.charged("update_params"):
-            in_flight = self._mesh.steps_in_flight
+            in_flight = min(1, self._mesh.steps_in_flight)  # besides those between two looks
             probes: list[Array] = []
+            wait_seconds = _WAIT_SECONDS if in_flight else 0.0
             wait_at = 0.0
             while not (stop(self._counts) or self._complete):
                 if self._extra:
                     spent = self._charged_seconds + self._now() - began
                     self._train_state["accumulated_submission_time"] = spent
                 self._take_step()
-                if not in_flight or time.perf_counter() >= wait_at:
+                if (now := time.perf_counter()) >= wait_at:
                     # A copy of the smallest parameter: the next step may overwrite the parameters themselves.
                     probes.append(self._probe(jax.tree.leaves(self._params)[self._smallest]))
-                    probes[0 if len(probes) <= in_flight else -1 - in_flight].block_until_ready()
-                    del probes[: len(probes) - in_flight]
-                    wait_at = time.perf_counter() + _WAIT_SECONDS
+                    if len(probes) > in_flight:
+                        probes.pop(0).block_until_ready()
+                    wait_at = now + wait_seconds  # of before the wait: where steps are long, each is waited for
         self._charged_seconds += self._now() - began
         if self._complete:
             raise TrainingComplete
@@ -181,9 +182,9 @@ class AlgoPerfTrainer:
             params, model_state = self._params, self._model_state
             if self._entry.per_device:
                 params, model_state = self._one_of_each(params, model_state)
+            trees = self._view.own_trees(params, model_state)
+            check_same_shapes("the (params, model_state) to evaluate", trees, self._initial)
         self._charged_seconds += self._now() - began
-        trees = self._view.own_trees(params, model_state)
-        check_same_shapes("the (params, model_state) to evaluate", trees, self._initial)
         return trees
 
     def feedback(self, feedback: Feedback) -> None:
