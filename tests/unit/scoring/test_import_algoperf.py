@@ -77,3 +77,16 @@ def test_neither_a_full_folder_nor_another_clock_is_taken(log, rules, ruleset_fi
     examples = load_ruleset(ruleset_file(rules | {"clock": "examples"}))
     with pytest.raises(UserError, match="charged in seconds"):
         import_algoperf(tmp_path / "logs", tmp_path / "in", ruleset=examples)
+
+
+def test_the_published_board_has_the_same_scores_from_records(algoperf_logs, tmp_path):
+    import_algoperf(algoperf_logs, tmp_path / "in", ruleset=load_ruleset("algoperf-v05-external"))
+    from_logs, from_records = (
+        {
+            line.submission: line.score
+            for line in score_folder(where, ruleset="algoperf-v05-external").boards[0].standings
+        }
+        for where in (algoperf_logs, tmp_path / "in")
+    )
+    assert len(from_logs) == 11
+    assert from_records == from_logs
