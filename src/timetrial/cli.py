@@ -63,6 +63,11 @@ VERBS = {
         "timetrial_scoring.report.command",
         "timetrial report runs/demo",
     ),
+    "import-algoperf": Verb(
+        "turn logs of MLCommons AlgoPerf into run records",
+        "timetrial.commands.import_algoperf",
+        "timetrial import-algoperf logs runs/imported --ruleset algoperf-v05-external",
+    ),
     "export-algoperf": Verb(
         "write runs as logs that MLCommons AlgoPerf's own scorer reads",
         "timetrial.commands.export_algoperf",

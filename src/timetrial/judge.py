@@ -46,6 +46,10 @@ class SubmissionFailure(Exception):
         self.status: Status = status
 
 
+class TrainingComplete(Exception):
+    """The submission has ended its training by itself: one more evaluation follows."""
+
+
 class _Left(Exception):
     """The trial was told to stop, and did so at a step boundary."""
 
@@ -62,7 +66,7 @@ class Trainer(Protocol):
         ...
 
     def run(self, stop: Callable[[Counts], bool]) -> None:
-        """Takes steps until `stop(counts)`, asked before every step, says so. Charged."""
+        """Takes steps until `stop(counts)`, asked before every step, says so. Charged. Raises TrainingComplete."""
         ...
 
     def evaluated(self) -> tuple[Any, Any]:
@@ -222,15 +226,19 @@ class Judge:
         rules = self._rules
         while True:
             boundary = self._next_grid_point()
+            complete = False
             with self._charging():
-                self._trainer.run(self._stop_at(boundary))
-                arrived = self._charge(self._trainer.counts()) >= boundary
+                try:
+                    self._trainer.run(self._stop_at(boundary))
+                except TrainingComplete:
+                    complete = True
+                arrived = complete or self._charge(self._trainer.counts()) >= boundary
                 evaluated = self._trainer.evaluated() if arrived else None
             if evaluated is None:
                 self._save()
                 continue
             params, model_state = evaluated
-            final = self._charge(self._trainer.counts()) >= rules.budget
+            final = complete or self._charge(self._trainer.counts()) >= rules.budget
             line = self._eval(params, model_state, final=final)
             if not self._finite(line):
                 loss = line.metrics["valid/loss"]
@@ -241,7 +249,8 @@ class Judge:
             if confirmed:
                 return "reached", f"{rules.target} reached"
             if final:
-                return "budget", f"{rules.target} not reached; best {self._best():g}"
+                why = "; the submission ended its training" if complete else ""
+                return "budget", f"{rules.target} not reached; best {self._best():g}{why}"
             if not self._met[-1]:
                 charged = self._charge(self._trainer.counts())
                 metrics = {k: v for k, v in line.metrics.items() if k.startswith("valid/")}

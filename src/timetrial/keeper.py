@@ -1,17 +1,32 @@
 """When a trial's checkpoints are made, and how it goes on from one; a `timetrial.judge.Keeper`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import numpy as np
 
 from timetrial.checkpoint import FOLDER, Checkpoint, Checkpoints, discard, to_host
-from timetrial.judge import Restored
+from timetrial.judge import Counts, Restored
 from timetrial.record import EvalLine, RecordWriter, ResumeLine
-from timetrial.trainer import PureTrainer
 
 EVALUATED_FOLDER = "evaluated"
 """Beside a record: the parameters and model state that were evaluated at the crossing and at the end."""
+
+
+class Saved(Protocol):
+    """What a keeper asks of a trainer."""
+
+    def save(self) -> Checkpoint | None:
+        """All it takes to go on from here; None where its state cannot be saved."""
+        ...
+
+    def resume(self, find: Callable[[Sequence[np.ndarray]], Checkpoint | None]) -> Checkpoint | None:
+        """Goes back to the checkpoint that `find` has for arrays like the state's; or says None."""
+        ...
+
+    def counts(self) -> Counts: ...
 
 
 class TrialKeeper:
@@ -19,7 +34,7 @@ class TrialKeeper:
 
     def __init__(
         self,
-        trainer: PureTrainer,
+        trainer: Saved,
         writer: RecordWriter,
         folder: Path,
         now: Callable[[], float],
@@ -62,8 +77,9 @@ class TrialKeeper:
     def save(self, seconds: float, evals: int) -> None:
         began = self._now()
         saved = self._trainer.save()
-        numbers = {**saved.numbers, "seconds": seconds, "recorded_evals": evals}
-        self._opened().save(self._trainer.counts().step, Checkpoint(saved.arrays, numbers))
+        if saved is not None:
+            numbers = {**saved.numbers, "seconds": seconds, "recorded_evals": evals}
+            self._opened().save(self._trainer.counts().step, Checkpoint(saved.arrays, numbers))
         self._last = self._now()
         self._spent += self._last - began
 

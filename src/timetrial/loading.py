@@ -8,12 +8,15 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, Literal
 
 from timetrial.errors import UserError
 from timetrial.registry import SUBMISSION_FILE, find_submission, installed_submissions
 from timetrial.tuning import SearchSpace, check_search_space
 
+ALGOPERF_SEARCH_SPACE = "tuning_search_space.json"
+"""Beside an AlgoPerf submission, unless that tunes itself."""
 _LEFT_OUT = ("__pycache__", ".git", ".venv")
 
 
@@ -31,7 +34,8 @@ class Source:
     def files(self) -> list[Path]:
         """What makes up the submission: its whole folder, or the one file when it is not called submission.py."""
         if self.path.name != SUBMISSION_FILE:
-            return [self.path]
+            beside = self.folder / ALGOPERF_SEARCH_SPACE
+            return [self.path, beside] if self.api == "algoperf" and beside.is_file() else [self.path]
         inside = (path for path in self.folder.rglob("*") if path.is_file())
         return sorted(path for path in inside if not set(_LEFT_OUT) & set(path.relative_to(self.folder).parts))
 
@@ -52,8 +56,31 @@ class Source:
             shutil.copyfile(path, target)
 
     @property
+    def api(self) -> Literal["timetrial", "algoperf"]:
+        """What the submission is written for. Read from the text: nothing is imported."""
+        try:
+            body = self.parse().body
+        except UserError:  # whoever imports it is told
+            return "timetrial"
+        bound: set[str] = set()
+        for node in body:
+            if isinstance(node, ast.FunctionDef):
+                bound.add(node.name)
+            elif isinstance(node, ast.ImportFrom):
+                bound.update(alias.asname or alias.name for alias in node.names)
+        return "algoperf" if {"init_optimizer_state", "update_params"} <= bound else "timetrial"
+
+    @property
+    def uses_pmap(self) -> bool:
+        """Whether the file mentions `pmap` in its code."""
+        nodes = ast.walk(self.parse())
+        return any("pmap" in (getattr(node, "attr", ""), getattr(node, "id", "")) for node in nodes)
+
+    @property
     def self_tuning(self) -> bool:
         """Whether the submission declares no search space. Read from the text: nothing is imported."""
+        if self.api == "algoperf":
+            return not (self.folder / ALGOPERF_SEARCH_SPACE).is_file()
         for node in self.parse().body:
             if isinstance(node, ast.ImportFrom) and any((a.asname or a.name) == "SEARCH_SPACE" for a in node.names):
                 return False
@@ -89,10 +116,18 @@ class Loaded:
     make: Callable[..., Any]
     search_space: SearchSpace
     """An empty mapping where the submission tunes itself."""
+    module: ModuleType
+
+
+def _no_make(*_: Any) -> Any:
+    raise UserError("an AlgoPerf submission has no function `make`")
 
 
 def load(source: Source) -> Loaded:
-    """Imports the submission. Raises whatever its code raises, and `UserError` for what it fails to export."""
+    """Imports the submission. Raises whatever its code raises, and `UserError` for what it fails to export.
+
+    An AlgoPerf submission can be imported within `timetrial.algoperf.names.algoperf_names` alone.
+    """
     name = f"timetrial_submission_{hashlib.sha256(str(source.path).encode()).hexdigest()[:12]}"
     spec = importlib.util.spec_from_file_location(
         name, source.path, submodule_search_locations=[str(source.folder)]
@@ -102,7 +137,12 @@ def load(source: Source) -> Loaded:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
+    if source.api == "algoperf":
+        from timetrial.algoperf.search_space import read_search_space
+
+        space = {} if source.self_tuning else read_search_space(source.folder / ALGOPERF_SEARCH_SPACE)
+        return Loaded(_no_make, space, module)
     make = getattr(module, "make", None)
     if not callable(make):
         raise UserError(f"{source.path}: no function `make(hparams, task)`; `timetrial new` shows how one looks")
-    return Loaded(make, check_search_space(getattr(module, "SEARCH_SPACE", {})))
+    return Loaded(make, check_search_space(getattr(module, "SEARCH_SPACE", {})), module)

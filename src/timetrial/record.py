@@ -61,6 +61,12 @@ class RunHeader:
     """Devices (kind, count), processor, cores, memory."""
     packages: Mapping[str, str]
     """Versions of Python and of the packages that can change a result."""
+    api: Literal["timetrial", "algoperf"] = "timetrial"
+    """What the submission is written for."""
+    restored: tuple[str, ...] = ()
+    """Names that jax has removed and that were put back for the submission."""
+    told: tuple[str, ...] = ()
+    """What the submission was told although submissions are not: "workload name", with AlgoPerf's API at full size."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,6 +376,9 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "created": fields.text,
         "hardware": fields.mapping,
         "packages": fields.mapping,
+        "api": fields.one_of(("timetrial", "algoperf")),
+        "restored": fields.texts,
+        "told": fields.texts,
     },
     EvalLine: {
         "step": fields.count,
@@ -404,7 +413,7 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "repeated_seconds": fields.duration,
     },
 }
-_ADDED = ("checkpoint_seconds", "repeated_seconds")
+_ADDED = ("checkpoint_seconds", "repeated_seconds", "api", "restored", "told")
 """Fields that came to schema 1 after its golden record: where a file lacks them they have their defaults."""
 _KINDS: dict[type, str] = {RunHeader: "run", EvalLine: "eval", ResumeLine: "resume", EndLine: "end"}
 

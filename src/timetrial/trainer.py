@@ -6,8 +6,7 @@ from step to step: a step gathers its own batch and derives its own key.
 """
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,8 @@ import numpy as np
 
 from timetrial.checkpoint import Checkpoint, like_tree, to_host
 from timetrial.devices import Mesh, put_batch, put_replicated
-from timetrial.failures import submission_code
 from timetrial.judge import Counts, Meters
+from timetrial.metering import Metering
 from timetrial.problem import ContractError, WorkloadProblem, check_same_shapes
 from timetrial.programs import Programs, check_submission
 from timetrial.rows import RowsUnknownError, rows_in
@@ -34,10 +33,6 @@ _WAIT_SECONDS = 0.002
 """How often, at most, the loop waits for the steps in flight: to wake up after each short step would cost too much."""
 _INDICES_AHEAD = 1 << 18
 """Row indices sent to the device at a time, at most."""
-_COMPILING = tuple(
-    f"/jax/core/compile/{name}_duration" for name in ("jaxpr_trace", "jaxpr_to_mlir_module", "backend_compile")
-)
-"""What jax reports of tracing, lowering and compiling, in seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +81,6 @@ class PureTrainer:
         self._entry = entry
         self._task = task
         self._mesh = mesh
-        self._now = now
         self._exact_examples = exact_examples
         self._before_start = before_start
         self._problem = WorkloadProblem(workload)
@@ -107,13 +101,7 @@ class PureTrainer:
         self._host_batches: Iterator[Mapping[str, Array]] | None = None
         self._rows: dict[Any, int] = {}
         self._rows_exact = True
-        self._charging = False
-        self._compile_seconds = 0.0
-        self._data_seconds = 0.0
-        self._ran: set[Any] = set()
-        self._to_repeat: set[Any] = set()
-        self._repeated_seconds = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._on_duration)
+        self._meter = Metering(entry.folder, now)
 
     # What the judge asks for.
 
@@ -123,7 +111,7 @@ class PureTrainer:
     def start(self) -> None:
         if self._before_start is not None:
             self._before_start()
-        with self._charged("make"):
+        with self._meter.charged("make"):
             static = {k: v for k, v in self._entry.hparams.items() if k not in self._entry.traced}
             traced = {k: jnp.asarray(v) for k, v in self._entry.hparams.items() if k in self._entry.traced}
             self._hparams = put_replicated(traced, self._mesh)
@@ -134,7 +122,7 @@ class PureTrainer:
             self._submission = build(self._hparams)
             self._batch_size = self._submission.batch_size or self._workload.default_batch_size
             self._programs = Programs(self._problem, build, self._mesh, self._batch_size)
-        with self._charged("init"):
+        with self._meter.charged("init"):
             params, model_state = map(jax.tree.leaves, self._initial)
             self.state = self._programs.begin(params, model_state, self._keys["opt_state"], self._hparams)
 
@@ -146,7 +134,7 @@ class PureTrainer:
         else:
             take = self._step_from_host
         in_flight = self._mesh.steps_in_flight
-        with self._charged("step"):
+        with self._meter.charged("step"):
             losses: list[Array] = []
             wait_at = 0.0
             while not stop(self._counts):
@@ -159,12 +147,12 @@ class PureTrainer:
     def evaluated(self) -> tuple[PyTree, PyTree]:
         if self._submission.eval_params is None:
             return self._problem.trees(self.state.params, self.state.model_state)
-        with self._charged("eval_params"):
+        with self._meter.charged("eval_params"):
             indices = self._eval_stream.indices(self._evals * self._batch_size, self._batch_size)
             arguments = (self.state, self._gathered(indices), self._keys["eval_params"], self._hparams)
             rows = self._rows_through("eval_params", self._programs.eval_params, arguments)
             params, model_state = self._programs.eval_params(*arguments)
-            self._has_run("eval_params")
+            self._meter.has_run("eval_params")
             self._evals += 1
             self._counts = self._counts._replace(examples=self._counts.examples + rows)
         return self._problem.trees(params, model_state)
@@ -172,7 +160,7 @@ class PureTrainer:
     def feedback(self, feedback: Feedback) -> None:
         if self._submission.on_eval is None:
             return
-        with self._charged("on_eval"):
+        with self._meter.charged("on_eval"):
             state = self._submission.on_eval(self.state, feedback)
             if not isinstance(state, TrainState):
                 raise ContractError(f"on_eval must return a TrainState, not {type(state).__name__}")
@@ -186,7 +174,7 @@ class PureTrainer:
         return self._counts
 
     def meters(self) -> Meters:
-        return Meters(self._compile_seconds, self._data_seconds)
+        return Meters(self._meter.compile_seconds, self._meter.data_seconds)
 
     def examples_exact(self) -> bool:
         return self._rows_exact
@@ -195,7 +183,7 @@ class PureTrainer:
         return tuple(sorted(self._problem.ignored))
 
     def repeated_seconds(self) -> float:
-        return self._repeated_seconds
+        return self._meter.repeated_seconds
 
     # What a checkpoint asks for.
 
@@ -206,11 +194,11 @@ class PureTrainer:
             "examples": self._counts.examples,
             "evals": self._evals,
             "drawn": self._drawn,
-            "compile_seconds": self._compile_seconds,
-            "data_seconds": self._data_seconds,
+            "compile_seconds": self._meter.compile_seconds,
+            "data_seconds": self._meter.data_seconds,
             "rows_exact": self._rows_exact,
             "ignored": sorted(self._problem.ignored),
-            "ran": sorted(map(repr, self._ran)),
+            "ran": self._meter.ran(),
         }
         return Checkpoint(to_host(self.state), numbers)
 
@@ -225,16 +213,16 @@ class PureTrainer:
         self.state = put_replicated(arrays, self._mesh)
         self._counts = Counts(numbers["step"], numbers["examples"])
         self._evals, self._drawn = numbers["evals"], numbers["drawn"]
-        self._compile_seconds, self._data_seconds = numbers["compile_seconds"], numbers["data_seconds"]
+        self._meter.compile_seconds, self._meter.data_seconds = numbers["compile_seconds"], numbers["data_seconds"]
         self._rows_exact = numbers["rows_exact"]
         self._problem.ignored.update(numbers["ignored"])
         self._plan, self._host_batches = None, None
-        self._to_repeat = set(numbers["ran"])
+        self._meter.repeat(numbers["ran"])
         return found
 
     def close(self) -> None:
         """Stops listening to the compiler."""
-        jax.monitoring.unregister_event_duration_listener(self._on_duration)
+        self._meter.close()
 
     # The three ways to take a step. Each returns the loss, which may still be computing.
 
@@ -242,7 +230,7 @@ class PureTrainer:
         assert self._data is not None
         step = self._counts.step
         if self._plan is None or step >= self._plan_end:
-            with self._waiting_for_data():
+            with self._meter.waiting_for_data():
                 ahead = max(1, min(256, _INDICES_AHEAD // self._batch_size))
                 flat = self._stream.indices(step * self._batch_size, ahead * self._batch_size)
                 indices = pad_indices(flat.reshape(ahead, self._batch_size), self._mesh)
@@ -251,12 +239,12 @@ class PureTrainer:
         arguments = (self.state, self._data, self._plan, self._keys["step"], self._hparams)
         rows = self._rows_through("gathering", self._programs.gathering_step, arguments)
         self.state, loss = self._programs.gathering_step(*arguments)
-        self._has_run("gathering")
+        self._meter.has_run("gathering")
         self._count(self._batch_size, rows)
         return loss
 
     def _step_from_host(self) -> Array:
-        with self._waiting_for_data():
+        with self._meter.waiting_for_data():
             if self._host_batches is None:
                 step = self._counts.step
                 self._host_batches = from_host(self._train, self._stream, self._mesh, self._batch_size, first=step)
@@ -277,13 +265,13 @@ class PureTrainer:
         program = (batch.size, batch.weights is None)
         rows = self._rows_through(program, self._programs.step, arguments)
         self.state, loss = self._programs.step(*arguments)
-        self._has_run(program)
+        self._meter.has_run(program)
         self._count(drawn, rows)
         return loss
 
     def _drawn_batches(self) -> Iterator[Batch]:
         while True:
-            with self._waiting_for_data():
+            with self._meter.waiting_for_data():
                 indices = self._stream.indices(self._drawn * self._batch_size, self._batch_size)
                 batch = self._gathered(indices)
                 self._drawn += 1
@@ -301,7 +289,7 @@ class PureTrainer:
             batch = rows._replace(weights=jnp.pad(weights, (0, missing)))
         return jax.device_put(batch, self._mesh.by_row, may_alias=False)  # the step overwrites the state's arrays
 
-    # Counting, charging, waiting.
+    # Counting.
 
     def _count(self, drawn: int, rows: int) -> None:
         """Rule 3: a step costs the default batch, the rows drawn or the rows through the loss, whichever is most."""
@@ -318,42 +306,6 @@ class PureTrainer:
                     raise ContractError(str(error)) from None
                 self._rows[program], self._rows_exact = 0, False
         return self._rows[program]
-
-    def _has_run(self, program: Any) -> None:
-        if program not in self._ran:
-            self._ran.add(program)
-            self._to_repeat.discard(repr(program))
-
-    @contextmanager
-    def _charged(self, hook: str) -> Generator[None]:
-        """Submission code: its compilation is metered, its failures become results, its device work is waited for.
-
-        All arrays are waited for, not only the state: work that a host hook left behind must not run uncharged.
-        """
-        self._charging = True
-        try:
-            with submission_code(hook, self._entry.folder):
-                yield
-                jax.effects_barrier()
-                for array in jax.live_arrays():
-                    if not array.is_deleted():
-                        array.block_until_ready()
-        finally:
-            self._charging = False
-
-    @contextmanager
-    def _waiting_for_data(self) -> Generator[None]:
-        began = self._now()
-        yield
-        self._data_seconds += self._now() - began
-
-    def _on_duration(self, event: str, duration_secs: float, **_: Any) -> None:
-        if not self._charging:
-            return
-        if self._to_repeat and event in _COMPILING:  # until all that ran before the interruption has run again
-            self._repeated_seconds += duration_secs
-        elif event == _COMPILING[-1]:
-            self._compile_seconds += duration_secs
 
 
 def _key(seed: int, mesh: Mesh) -> Array:

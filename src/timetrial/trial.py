@@ -1,12 +1,15 @@
 """One trial: ties a trainer to a judge, in this process, and leaves a record."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from timetrial import machine
+from timetrial.algoperf.names import algoperf_names, restored_names
+from timetrial.algoperf.trainer import AlgoPerfEntry, AlgoPerfTrainer
 from timetrial.checkpoint import FOLDER, discard
 from timetrial.compilation import forget_cache
 from timetrial.devices import Mesh
@@ -29,6 +32,7 @@ from timetrial.record import (
 )
 from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
+from timetrial.submission import Task
 from timetrial.trainer import Entry, PureTrainer
 from timetrial.tuning import Point, default_point, halton_points, traced_names
 from timetrial.workload import Workload
@@ -114,15 +118,19 @@ def run_trial(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hardware=machine.hardware(),
         packages=machine.packages(),
+        api=source.api,
+        restored=restored_names(source) if source.api == "algoperf" else (),
+        told=("workload name",) if _told_the_name(source, workload) else (),
     )
     announce(header)
     resume = _take_up(folder, header)
-    with RecordWriter(folder / RECORD_NAME, resume=resume) as writer:
+    with RecordWriter(folder / RECORD_NAME, resume=resume) as writer, importable(source):
         source.copy_to(folder / SOURCE_FOLDER)
         try:
             with submission_code("import", source.folder):
                 loaded = load(source)
-                hparams = _point(loaded, ruleset, workload.name, trial)
+                hparams = _point(source, loaded, ruleset, workload.name, trial)
+                batch_size = loaded.module.get_batch_size(workload.name) if header.told else None
         except SubmissionFailure as failure:
             if not resume:
                 writer.run(header)
@@ -138,11 +146,13 @@ def run_trial(
             device_count=mesh.size,
             device_memory_bytes=mesh.memory_bytes,
         )
-        entry = Entry(make=loaded.make, folder=source.folder, hparams=hparams, traced=traced_names(loaded.search_space))
-        trainer = PureTrainer(
+        trainer = make_trainer(
+            source,
+            loaded,
+            hparams,
             workload,
-            entry,
             task,
+            batch_size=batch_size,
             seed=lambda purpose: seed_of(trial.seed, workload.name, trial.study, trial.trial, purpose),
             mesh=mesh,
             now=now,
@@ -174,6 +184,53 @@ def run_trial(
             trainer.close()
 
 
+def importable(source: Source) -> AbstractContextManager[None]:
+    """Within it the submission may be loaded and run."""
+    return algoperf_names(source) if source.api == "algoperf" else nullcontext()
+
+
+def make_trainer(
+    source: Source,
+    loaded: Loaded,
+    hparams: Point,
+    workload: Workload,
+    task: Task,
+    *,
+    seed: Callable[[str], int],
+    mesh: Mesh,
+    now: Callable[[], float],
+    exact_examples: bool,
+    before_start: Callable[[], None] | None = None,
+    batch_size: int | None = None,
+) -> PureTrainer | AlgoPerfTrainer:
+    """The trainer for what the submission is written for; `batch_size` is for AlgoPerf's, None for the default."""
+    if source.api == "algoperf":
+        own = AlgoPerfEntry(
+            module=loaded.module,
+            folder=source.folder,
+            hparams=None if source.self_tuning else hparams,
+            per_device=source.uses_pmap,
+            batch_size=batch_size,
+        )
+        return AlgoPerfTrainer(workload, own, task, seed=seed, mesh=mesh, now=now, before_start=before_start)
+    entry = Entry(make=loaded.make, folder=source.folder, hparams=hparams, traced=traced_names(loaded.search_space))
+    return PureTrainer(
+        workload,
+        entry,
+        task,
+        seed=seed,
+        mesh=mesh,
+        now=now,
+        exact_examples=exact_examples,
+        before_start=before_start,
+    )
+
+
+def _told_the_name(source: Source, workload: Workload) -> bool:
+    """Whether the submission is asked for its batch size by the workload's name, the one exception to rule 8."""
+    return source.api == "algoperf" and workload.track == "full"
+
+
 def _take_up(folder: Path, header: RunHeader) -> bool:
     """Whether the trial goes on with the record in `folder`: that of the same trial on the same machine, interrupted.
 
@@ -198,7 +255,7 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     return False
 
 
-def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
+def _point(source: Source, loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
     """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
     if trial.point is not None:
         return trial.point
@@ -209,5 +266,9 @@ def _point(loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Poi
     tuning = ruleset.tuning(self_tuning=False)
     if tuning.points == "default":
         return default_point(loaded.search_space)
+    if source.api == "algoperf" and not isinstance(loaded.search_space, Mapping):
+        if len(loaded.search_space) < tuning.trials:
+            raise UserError(f"{len(loaded.search_space)} points, and the ruleset asks for {tuning.trials}")
+        return loaded.search_space[trial.trial]  # AlgoPerf's runner takes the first as many as it wants
     seed = seed_of(trial.seed, workload, trial.study, None, "tuning")
     return halton_points(loaded.search_space, tuning.trials, seed)[trial.trial]

@@ -15,8 +15,8 @@ from timetrial.judge import SubmissionFailure
 from timetrial.loading import Loaded, Source, load
 from timetrial.problem import make_task
 from timetrial.submission import Feedback
-from timetrial.trainer import Entry, PureTrainer
-from timetrial.tuning import Point, default_point, halton_points, traced_names
+from timetrial.trial import importable, make_trainer
+from timetrial.tuning import Point, default_point, halton_points
 from timetrial.workload import Workload
 
 _STEPS = 2
@@ -44,13 +44,21 @@ class _Outcome(NamedTuple):
 
 def check(source: Source, workloads: Iterable[Workload]) -> Iterator[Verdict]:
     """The verdicts, as they are reached: on the import and the search space, then on each workload."""
+    with importable(source):
+        yield from _check(source, workloads)
+
+
+def _check(source: Source, workloads: Iterable[Workload]) -> Iterator[Verdict]:
     try:
         with submission_code("import", source.folder):
             loaded = load(source)
     except SubmissionFailure as failure:
         yield Verdict("import", None, "fail", str(failure))
         return
-    yield Verdict("import", None, "pass", f"{source.path.name} exports make")
+    exports = "make" if source.api == "timetrial" else "update_params: AlgoPerf's API"
+    yield Verdict("import", None, "pass", f"{source.path.name} exports {exports}")
+    if source.api == "algoperf" and (asked := sorted(source.folder.glob("requirements*.txt"))):
+        yield Verdict("requirements", None, "warn", f"{', '.join(path.name for path in asked)}: noted, not installed")
     if loaded.search_space:
         listed = ", ".join(f"{name}={value!r}" for name, value in default_point(loaded.search_space).items())
         yield Verdict("search space", None, "pass", f"default point {listed}")
@@ -111,9 +119,9 @@ def _two_steps(workload: Workload, loaded: Loaded, source: Source, point: Point)
         device_count=mesh.size,
         device_memory_bytes=mesh.memory_bytes,
     )
-    traced = traced_names(loaded.search_space) if point else frozenset[str]()
-    entry = Entry(make=loaded.make, folder=source.folder, hparams=point, traced=traced)
-    trainer = PureTrainer(workload, entry, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=False)
+    trainer = make_trainer(
+        source, loaded, point, workload, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=False
+    )
     try:
         trainer.start()
         trainer.run(lambda counts: counts.step >= 1)
