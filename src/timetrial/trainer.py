@@ -140,9 +140,10 @@ class PureTrainer:
             while not stop(self._counts):
                 losses.append(take())
                 if len(losses) > in_flight and (not in_flight or time.perf_counter() >= wait_at):
+                    now = time.perf_counter()
                     losses[-1 - in_flight].block_until_ready()
                     del losses[: len(losses) - in_flight]
-                    wait_at = time.perf_counter() + _WAIT_SECONDS
+                    wait_at = now + _WAIT_SECONDS  # of before the wait: where steps are long, each is waited for
 
     def evaluated(self) -> tuple[PyTree, PyTree]:
         if self._submission.eval_params is None:
