@@ -185,7 +185,7 @@ def test_resume_runs_only_what_has_no_result(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "changes", "message"),
-    [(SGD, {"budget": 640}, "another ruleset"), (SGD + "\n# changed", {}, "'s0' has changed")],
+    [(SGD, {"budget": 640}, "another ruleset"), (SGD + "\n    # changed", {}, "'s0' has changed")],
 )
 def test_resume_refuses_another_campaign(tmp_path, text, changes, message):
     start(tmp_path, SGD)

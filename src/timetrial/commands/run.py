@@ -60,19 +60,17 @@ def run(args: argparse.Namespace) -> int:
 
     names = submission_names() if args.submission == ["all"] else args.submission
     ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload, studies=args.studies, trials=args.trials)
-    for name, rules in ruleset.workloads.items():
-        if (
-            rules.target is None
-            and derived_targets(evidence_path(shipped("workloads") / base_of(name), name))[0] is None
-        ):
-            raise UserError(
-                f"workload {name!r} has no target yet: `timetrial target {name}` derives one; "
-                "until then name others with --workload"
-            )
+    bases = {name: base_of(name) for name in ruleset.workloads}
     if not all(rules.eval_every and rules.horizon_examples for rules in ruleset.workloads.values()):
         raise UserError(
             f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
         )
+    for name, rules in ruleset.workloads.items():
+        if rules.target is None and derived_targets(evidence_path(shipped("workloads") / bases[name], name))[0] is None:
+            raise UserError(
+                f"workload {name!r} has no target yet: `timetrial target {name}` derives one; "
+                "until then name others with --workload"
+            )
     sources = tuple(find_source(name) for name in names)
     console = Console(stderr=args.format == "json")
     core_shares(args.jobs)
