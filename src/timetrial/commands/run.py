@@ -66,7 +66,8 @@ def run(args: argparse.Namespace) -> int:
             f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
         )
     for name, rules in ruleset.workloads.items():
-        if rules.target is None and derived_targets(evidence_path(shipped("workloads") / bases[name], name))[0] is None:
+        evidence = evidence_path(shipped("workloads") / bases[name], name)
+        if rules.target is None and derived_targets(evidence)[0] is None:
             raise UserError(
                 f"workload {name!r} has no target yet: `timetrial target {name}` derives one; "
                 "until then name others with --workload"
