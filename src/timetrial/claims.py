@@ -6,18 +6,20 @@ clocks differ agree.
 """
 
 import contextlib
+import fcntl
 import json
 import os
 import socket
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 CLAIM_NAME = "claim.json"
+_LOCK_NAME = ".claim.lock"
 LEASE_SECONDS = 60.0
 
 
@@ -37,8 +39,9 @@ class Claim:
         return True
 
     def release(self) -> None:
-        if self._ours():
-            self.path.unlink(missing_ok=True)
+        with _locked(self.path.parent):
+            if self._ours():
+                self.path.unlink()
 
     def _ours(self) -> bool:
         held = _read(self.path)
@@ -47,18 +50,16 @@ class Claim:
 
 def take(folder: Path, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
     """Claims the trial in `folder`; None where another process holds it."""
-    path, token = folder / CLAIM_NAME, uuid.uuid4().hex
     folder.mkdir(parents=True, exist_ok=True)
-    _remove_stale(path, token, lease_seconds)
+    path, token = folder / CLAIM_NAME, uuid.uuid4().hex
     about = {"token": token, "host": socket.gethostname(), "pid": os.getpid()}
-    scratch = folder / f".claim-{token}"
-    scratch.write_text(json.dumps(about) + "\n", encoding="utf-8")
-    try:
-        os.link(scratch, path)  # whole or not at all, and only where there is none
-    except FileExistsError:
-        return None
-    finally:
-        scratch.unlink()
+    with _locked(folder):
+        scratch = folder / f".claim-{token}"
+        scratch.write_text(json.dumps(about) + "\n", encoding="utf-8")
+        if path.exists() and scratch.stat().st_mtime - path.stat().st_mtime <= lease_seconds:
+            scratch.unlink()
+            return None
+        scratch.replace(path)
     return Claim(path, token)
 
 
@@ -72,27 +73,15 @@ def holder(folder: Path, lease_seconds: float = LEASE_SECONDS) -> Mapping[str, A
     return _read(path) if age <= lease_seconds else None
 
 
-def _remove_stale(path: Path, token: str, lease_seconds: float) -> None:
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """One at a time in this folder; for a moment, and freed when its holder dies."""
+    held = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)  # network file systems lock no folders
     try:
-        found = path.stat()
-    except FileNotFoundError:
-        return
-    probe = path.with_name(f".clock-{token}")
-    probe.touch()
-    now = probe.stat().st_mtime
-    probe.unlink()
-    if now - found.st_mtime <= lease_seconds:
-        return
-    aside = path.with_name(f".stale-{token}")
-    try:
-        path.rename(aside)
-    except FileNotFoundError:  # somebody else took it away
-        return
-    taken = aside.stat()
-    if (taken.st_ino, taken.st_mtime_ns) != (found.st_ino, found.st_mtime_ns):  # it is a living one by now
-        with contextlib.suppress(FileExistsError):
-            os.link(aside, path)
-    aside.unlink()
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(held)
 
 
 def _read(path: Path) -> Mapping[str, Any] | None:

@@ -175,6 +175,7 @@ class Judge:
         self._keeper = keeper
         self._leave = leave
         self._repeated_seconds = 0.0
+        self._next_look = -math.inf
         self._stopwatch = Stopwatch(now)
         self._evals: list[EvalLine] = []
         self._met: list[bool] = []
@@ -302,13 +303,11 @@ class Judge:
     def _stop_at(self, boundary: float) -> Callable[[Counts], bool]:
         """Says when to stop stepping: at the boundary, or before it where a checkpoint is due."""
         metric = self._target_metric(self._evals[-1]) if self._evals else None
-        next_look = self._now() + _WATCH_SECONDS
 
         def stop(counts: Counts) -> bool:
-            nonlocal next_look
             charge = self._charge(counts)
-            if (now := self._now()) >= next_look:
-                next_look = now + _WATCH_SECONDS
+            if (now := self._now()) >= self._next_look:
+                self._next_look = now + _WATCH_SECONDS
                 seconds = self._stopwatch.seconds
                 self._watch(Progress(counts.step, counts.examples, seconds, charge, len(self._evals), metric))
                 if self._leave() or (self._keeper is not None and self._keeper.due()):

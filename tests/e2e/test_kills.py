@@ -90,7 +90,7 @@ def bits(path: Path):
 def test_a_trial_killed_again_and_again_leaves_the_record_of_an_undisturbed_one(tmp_path, name, kills):
     chosen = random.Random(kills)
     undisturbed = run(tmp_path / "calm", SUBMISSIONS[name], Killer([]), retries=0)
-    killer = Killer([chosen.randint(2, 9) for _ in range(kills)])
+    killer = Killer([chosen.randint(8, 14) for _ in range(kills)])
     disturbed = run(tmp_path / "rough", SUBMISSIONS[name], killer, retries=kills)
     assert killer.kills == kills
     assert bits(disturbed) == bits(undisturbed)

@@ -54,7 +54,8 @@ def test_of_many_that_reach_for_a_dead_process_s_trial_at_once_one_gets_it(tmp_p
 
         with ThreadPoolExecutor(8) as pool:
             assert sum(future.result() for future in [pool.submit(reach) for _ in range(8)]) == 1
-        assert [path.name for path in folder.iterdir()] == [CLAIM_NAME]
+        assert [path.name for path in folder.glob("[!.]*")] == [CLAIM_NAME]
+        assert not list(folder.glob(".claim-*"))
 
 
 def test_a_holder_that_was_away_too_long_learns_that_it_lost_its_trial(tmp_path: Path):
