@@ -4,7 +4,6 @@ Its folder is its ledger: a trial is done when its record has a result, and bein
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -13,7 +12,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from queue import Empty, Queue
 from typing import IO, Any, Protocol
 
 from timetrial import machine
-from timetrial.claims import Heart, take
+from timetrial.claims import LOCK_NAME, Heart, locked, take
 from timetrial.errors import UserError, unknown
 from timetrial.loading import Source
 from timetrial.record import (
@@ -116,25 +115,15 @@ def open_folder(campaign: Campaign, *, resume: bool) -> None:
         raise UserError(f"{campaign.out} exists; add --resume to go on with it, or name another folder with --out")
     try:
         campaign.out.mkdir(parents=True, exist_ok=True)
-        with _one_at_a_time(campaign.out):
+        with locked(campaign.out):
             _write_campaign(campaign)
     except OSError as error:
         raise UserError(f"cannot write to {campaign.out}: {error.strerror}") from None
 
 
-@contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Generator[None]:
-    held = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(held)
-
-
 def _write_campaign(campaign: Campaign) -> None:
     path, new = campaign.out / CAMPAIGN_NAME, campaign.to_json()
-    if any(campaign.out.iterdir()):
+    if any(found.name != LOCK_NAME for found in campaign.out.iterdir()):
         old = read_campaign(path)
         for key, what in (("seed", "--seed"), ("ruleset_sha256", "ruleset, or another choice of workloads or studies")):
             if old[key] != new[key]:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 CLAIM_NAME = "claim.json"
-_LOCK_NAME = ".claim.lock"
+LOCK_NAME = ".claim.lock"
 LEASE_SECONDS = 60.0
 
 
@@ -39,7 +39,7 @@ class Claim:
         return True
 
     def release(self) -> None:
-        with _locked(self.path.parent):
+        with locked(self.path.parent):
             if self._ours():
                 self.path.unlink()
 
@@ -53,7 +53,7 @@ def take(folder: Path, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
     folder.mkdir(parents=True, exist_ok=True)
     path, token = folder / CLAIM_NAME, uuid.uuid4().hex
     about = {"token": token, "host": socket.gethostname(), "pid": os.getpid()}
-    with _locked(folder):
+    with locked(folder):
         scratch = folder / f".claim-{token}"
         scratch.write_text(json.dumps(about) + "\n", encoding="utf-8")
         if path.exists() and scratch.stat().st_mtime - path.stat().st_mtime <= lease_seconds:
@@ -74,9 +74,9 @@ def holder(folder: Path, lease_seconds: float = LEASE_SECONDS) -> Mapping[str, A
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Generator[None]:
+def locked(folder: Path) -> Generator[None]:
     """One at a time in this folder; for a moment, and freed when its holder dies."""
-    held = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)  # network file systems lock no folders
+    held = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)  # network file systems lock no folders
     try:
         fcntl.flock(held, fcntl.LOCK_EX)
         yield

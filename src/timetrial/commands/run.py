@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timetrial.campaign import Campaign, core_shares, open_folder, restrict, run_campaign
+from timetrial.campaign import Campaign, core_shares, has_result, open_folder, restrict, run_campaign
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path
@@ -103,7 +103,12 @@ def run(args: argparse.Namespace) -> int:
         print_json({"out": str(args.out), "trials": len(jobs), "ran": len(ended), "statuses": dict(counts)})
     else:
         summary = ", ".join(f"{n} {status}" for status, n in counts.most_common())
-        done = f"{len(ended)} of {len(jobs)} trials run" + (f": {summary}" if summary else "; all have their results")
+        left = sum(not has_result(job) for job in jobs)
+        done = f"{len(ended)} of {len(jobs)} trials run" + (f": {summary}" if summary else "")
+        if left:
+            done += f"; {left} still without a result (timetrial status {args.out})"
+        elif not ended:
+            done += "; all have their results"
         console.print(
             f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True
         )
