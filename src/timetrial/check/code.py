@@ -10,6 +10,11 @@ from timetrial.check.report import Status
 from timetrial.loading import Source
 
 
+def words(text: str) -> frozenset[str]:
+    """The words of a text, for long lists of names."""
+    return frozenset(text.split())
+
+
 class Finding(NamedTuple):
     """What a static rule found at one place."""
 

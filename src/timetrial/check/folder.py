@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from timetrial.check.code import Finding
+from timetrial.check.code import Finding, words
 from timetrial.loading import ALGOPERF_SEARCH_SPACE, LEFT_OUT, Source
 from timetrial.registry import SUBMISSION_FILE
 
@@ -18,13 +18,13 @@ PLACEHOLDER_AUTHOR = "Your Name"
 LARGEST_FILE, LARGEST_FOLDER = 200_000, 1_000_000
 """Bytes."""
 _SUFFIXES = frozenset((".py", ".md", ".toml", ".txt"))
-_NAMES = frozenset((ALGOPERF_SEARCH_SPACE, "LICENSE", "LICENCE", "COPYING", "NOTICE", "AUTHORS", "CITATION.cff", ".gitignore"))
+_NAMES = words("LICENSE LICENCE COPYING NOTICE AUTHORS CITATION.cff .gitignore") | {ALGOPERF_SEARCH_SPACE}
 _KEYS = ("authors", "license", "description")
-_SPDX = frozenset(
-    "0BSD AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 BSD-2-Clause BSD-3-Clause BSL-1.0 CC0-1.0 CC-BY-4.0 EPL-2.0 "
-    "GPL-2.0-only GPL-2.0-or-later GPL-3.0-only GPL-3.0-or-later ISC LGPL-2.1-only LGPL-2.1-or-later LGPL-3.0-only "
-    "LGPL-3.0-or-later MIT MIT-0 MPL-2.0 Unlicense Zlib".split()
-)
+_SPDX = words("""
+    0BSD AGPL-3.0-only AGPL-3.0-or-later Apache-2.0 BSD-2-Clause BSD-3-Clause BSL-1.0 CC0-1.0 CC-BY-4.0 EPL-2.0
+    GPL-2.0-only GPL-2.0-or-later GPL-3.0-only GPL-3.0-or-later ISC LGPL-2.1-only LGPL-2.1-or-later LGPL-3.0-only
+    LGPL-3.0-or-later MIT MIT-0 MPL-2.0 Unlicense Zlib
+""")
 """The identifiers that are known; others are warned of."""
 
 
@@ -52,7 +52,9 @@ def files(source: Source) -> Iterator[Finding]:
         elif (line := _binary_line(path)) is not None:
             yield Finding("fail", f"{where}:{line}", "is not text in UTF-8", "remove it, or save it as UTF-8")
     if total > LARGEST_FOLDER:
-        yield Finding("fail", ".", f"{total:,} bytes in all, more than {LARGEST_FOLDER:,}", "leave out what is not needed")
+        yield Finding(
+            "fail", ".", f"{total:,} bytes in all, more than {LARGEST_FOLDER:,}", "leave out what is not needed"
+        )
 
 
 def manifest(source: Source) -> Iterator[Finding]:
@@ -63,7 +65,9 @@ def manifest(source: Source) -> Iterator[Finding]:
         return
     readme = source.folder / "README.md"
     if not readme.is_file() or not readme.read_bytes().strip():
-        yield Finding("fail", "README.md", "is missing", "say what the algorithm does, its paper, and why this search space")
+        yield Finding(
+            "fail", "README.md", "is missing", "say what the algorithm does, its paper, and why this search space"
+        )
     path = source.folder / MANIFEST
     example = 'authors = ["…"], license = "Apache-2.0", description = "…"; docs/submissions.md shows one'
     try:

@@ -4,7 +4,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from timetrial.check.code import Finding, Module
+from timetrial.check.code import Finding, Module, words
 
 NUMBERS = 256
 """The most numbers that one literal may hold."""
@@ -13,13 +13,15 @@ CHARACTERS = 2_000
 ALL_NUMBERS, ALL_CHARACTERS = 2_000, 20_000
 """The most that all files may hold together."""
 _DIGITS = 40
-_ENCODED = re.compile(rf"[A-Za-z0-9+/=_\-]{{200,}}")
+_ENCODED = re.compile(r"[A-Za-z0-9+/=_\-]{200,}")
 _COLLECTIONS = (ast.List, ast.Tuple, ast.Set, ast.Dict, ast.Call)
 _DISTRIBUTIONS = frozenset(
-    f"{module}.{name}" for module in ("timetrial", "timetrial.tuning") for name in ("Uniform", "LogUniform", "Integers", "Choice")
-)  # fmt: skip
+    f"{module}.{name}"
+    for module in ("timetrial", "timetrial.tuning")
+    for name in ("Uniform", "LogUniform", "Integers", "Choice")
+)
 _SPACE = "SEARCH_SPACE"
-_MUTATING = frozenset("update pop popitem clear setdefault append extend insert remove".split())
+_MUTATING = words("update pop popitem clear setdefault append extend insert remove")
 
 
 def weights(modules: dict[str, Module]) -> Iterator[Finding]:
@@ -63,11 +65,13 @@ def _large_collections(node: ast.AST) -> Iterator[tuple[ast.AST, int]]:
 
 
 def _numbers_in(node: ast.AST) -> int:
-    return sum(isinstance(part, ast.Constant) and isinstance(part.value, (int, float, complex)) for part in ast.walk(node))
+    return sum(
+        isinstance(part, ast.Constant) and isinstance(part.value, (int, float, complex)) for part in ast.walk(node)
+    )
 
 
 def search_space(module: Module) -> Iterator[Finding]:
-    """`SEARCH_SPACE` is one literal at the top of a file, which nothing changes: so it is the same for all workloads."""
+    """`SEARCH_SPACE` is one literal at the top of a file, which nothing changes: the same for all workloads."""
     literal = f"write {_SPACE} = {{…}} or [{{…}}] once, at the top level, of numbers and timetrial's distributions"
     top = {id(node) for node in module.tree.body}
     assignments = 0

@@ -1,30 +1,27 @@
 """Static rules against knowing the workloads: their names, and numbers that tell one from another.
 
-A number that a workload has (a shape, a count of arrays, the horizon, the batch size) may be computed with. To compare it
-for equality with a large literal, or to look something up by it, is to recognise a workload; to compare it by size is a
-threshold, which a method may have, and which is warned of.
+A number that a workload has (a shape, a count of arrays, the horizon, the batch size) may be computed with. To compare
+it for equality with a large literal, or to look something up by it, is to recognise a workload. To ask whether it is
+larger is a threshold, which a method may have, and which is warned of.
 """
 
 import ast
 import re
 from collections.abc import Iterable, Iterator
 
-from timetrial.check.code import Finding, Module
+from timetrial.check.code import Finding, Module, words
 
 LARGEST_ORDINARY = 16
 """Literals up to this one are numbers of axes, of devices and the like, and tell no workload from another."""
-_QUANTITIES = frozenset(
-    "shape size nbytes horizon_examples horizon_steps default_batch_size max_batch_size device_memory_bytes "
-    "shape_tuple step_hint".split()
-)
-_KEEPING = frozenset(
-    f"builtins.{name}"
-    for name in (
-        "len int float abs min max sum round tuple list sorted set frozenset dict hash str repr divmod pow range enumerate "
-        "zip map reversed format bin hex next iter any all".split()
-    )
-) | {"functools.reduce"}
-_REDUCING = frozenset("prod sum max min size shape ndim array asarray cumsum cumprod dot mean".split())
+_QUANTITIES = words("""
+    shape size nbytes horizon_examples horizon_steps default_batch_size max_batch_size device_memory_bytes shape_tuple
+    step_hint
+""")
+_KEEPING = words("""
+    len int float abs min max sum round tuple list sorted set frozenset dict hash str repr divmod pow range enumerate
+    zip map reversed format bin hex next iter any all
+""")
+_REDUCING = words("prod sum max min size shape ndim array asarray cumsum cumprod dot mean")
 """Functions that make of such a number another such number: Python's, and numpy's and jax.numpy's."""
 _LOOKUPS = frozenset(("get", "pop", "setdefault", "index", "count"))
 
@@ -95,7 +92,9 @@ class _Reader:
         if isinstance(node, ast.BinOp):  # the mean of a gradient is none, though it is divided by a size
             sides = (node.left, node.right)
             number = [self.is_quantity(side) for side in sides]
-            return any(number) and all(known or self._is_number(side) for known, side in zip(number, sides, strict=True))
+            return any(number) and all(
+                known or self._is_number(side) for known, side in zip(number, sides, strict=True)
+            )
         if isinstance(node, (ast.UnaryOp, ast.Subscript, ast.Starred, ast.Tuple, ast.List, ast.Set, ast.IfExp,
                              ast.NamedExpr, ast.JoinedStr, ast.FormattedValue)):  # fmt: skip
             children = [node.value] if isinstance(node, ast.Subscript) else list(ast.iter_child_nodes(node))
@@ -106,10 +105,10 @@ class _Reader:
         if self.is_quantity(function):  # task.horizon_steps(), a function of the file's own that returns such a number
             return True
         dotted = self._module.resolve(function) or ""
-        if dotted.startswith(("math.", "operator.", "itertools.")):
-            return True
         module, _, name = dotted.rpartition(".")
-        return dotted in _KEEPING or (module in ("numpy", "jax.numpy") and name in _REDUCING)
+        if module in ("math", "operator", "itertools") or dotted == "functools.reduce":
+            return True
+        return name in {"builtins": _KEEPING, "numpy": _REDUCING, "jax.numpy": _REDUCING}.get(module, ())
 
     def recognises(self, node: ast.AST) -> tuple[str, str] | None:
         """(status, what is wrong) of a comparison or a lookup; None where nothing is."""
@@ -117,7 +116,9 @@ class _Reader:
             return self._comparison(node)
         if isinstance(node, ast.Match) and self.is_quantity(node.subject):
             literals = [part for case in node.cases for part in ast.walk(case.pattern) if isinstance(part, ast.expr)]
-            return ("fail", "matches a number of the workload with literals") if any(map(self._large, literals)) else None
+            return (
+                ("fail", "matches a number of the workload with literals") if any(map(self._large, literals)) else None
+            )
         if isinstance(node, ast.Subscript) and self.is_quantity(node.slice):
             return self._lookup(node.value)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOOKUPS:
@@ -163,8 +164,7 @@ class _Reader:
                 if isinstance(value, (int, float)) and value > LARGEST_ORDINARY:
                     return True
             elif isinstance(part, ast.BinOp) and isinstance(part.op, (ast.Pow, ast.LShift, ast.Mult)):
-                if all(isinstance(side, ast.Constant) for side in (part.left, part.right)):
-                    return True  # 2**20
+                return _is_literal(part)  # 2**20
         return False
 
 

@@ -1,10 +1,9 @@
-"""Static rules: what the files of a submission say, read without importing or running any of them, in well under a second.
+"""Static rules: what the files of a submission say, read in well under a second, without importing any of them.
 
 docs/rules.md says in plain words what each rule is for, and what it cannot see.
 """
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from timetrial.check import folder, literals, names, selection
 from timetrial.check.code import Finding, Module, parse
