@@ -104,6 +104,11 @@ BREAKS = {
         "functools._thread",
         "optax._src.base",
         "gen().gi_frame.f_back",
+        "def step(problem, state): return problem._workload.name",
+        "def step(problem, state): return problem.named(state)",
+        "def step(p: Problem, state): return p.trees(1, 2)",
+        "q = f()\nq._workload.split('test')",
+        "hparams._values",
         "jax.live_arrays()",
         "match f:\n  case object(__globals__=g): pass",
         "class C:\n  __match_args__ = ('__globals__',)",
@@ -126,6 +131,7 @@ BREAKS = {
         "import ctypes",
         "from jax.experimental.custom_partitioning import custom_partitioning",
         "thing.io_callback(f)",
+        "np.zeros(3).ctypes",
     ],
     "settings": [
         "jax.config.update('jax_enable_x64', True)",
@@ -219,6 +225,9 @@ PASSES = [
     "x = jnp.sqrt(jnp.sum(jnp.square(x)))",
     "x = [jax.tree.map(lambda p, g: p - g, params, grads)]",
     "x = lax.scan(f, x, None, length=5)",
+    "def step(problem, state): return problem.loss(state.params, state._asdict())",
+    "class A:\n  def __init__(self): self._rate = 1\n  def rate(self): return self._rate",
+    "from .helper import _rate\nfrom . import helper\nx = _rate(1) + helper._rate(1)",
     "x = sparse.BCOO.fromdense(x)",
     "x = np.random.RandomState(0).normal(size=3)",
     "from .helper import rate\nx = rate(1)",
@@ -249,7 +258,7 @@ PASSES = [
 
 @pytest.mark.parametrize("text", PASSES)
 def test_ordinary_code_passes_every_rule(tmp_path: Path, text: str):
-    assert found(verdicts(tmp_path, ORDINARY + text, {"helper.py": "def rate(t): return t"})) == {}
+    assert found(verdicts(tmp_path, ORDINARY + text, {"helper.py": "def rate(t): return t\n_rate = rate"})) == {}
 
 
 def test_a_file_s_libraries_are_seen_through_the_submission_s_own_modules(tmp_path: Path):

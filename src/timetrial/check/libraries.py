@@ -101,15 +101,15 @@ _REFUSED: dict[str, Refusal] = {
 """Names that are refused, with all that lies below them."""
 _HELD = words("""
     os _os sys _sys subprocess threading _thread multiprocessing concurrent asyncio socket ssl urllib http ctypes
-    pathlib io _io shutil tempfile glob mmap time gc inspect importlib builtins pickle marshal linecache tokenize traceback
-    atexit logging tracemalloc faulthandler runpy pkgutil zipfile weakref _weakref warnings jax jaxlib jnp np
+    pathlib io _io shutil tempfile glob mmap time gc inspect importlib builtins pickle marshal linecache tokenize
+    traceback atexit logging tracemalloc faulthandler runpy pkgutil zipfile weakref _weakref warnings jax jaxlib jnp np
 """)
 """Modules that libraries hold as attributes: `dataclasses.sys` is sys."""
 ATTRIBUTES: dict[str, Refusal] = {
     **_table(FILES, "", "tofile dump"),
     **_table(KERNEL, "", """
         pure_callback io_callback pallas_call ffi_call register_ffi_target custom_partitioning host_callback
-        custom_call emit_python_callback register_custom_call_target
+        custom_call emit_python_callback register_custom_call_target ctypes
     """),
     **_table(BEYOND, "", """
         gi_frame gi_code cr_frame cr_code ag_frame ag_code tb_frame tb_next f_back f_globals f_locals f_builtins

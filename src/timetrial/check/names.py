@@ -19,6 +19,8 @@ from timetrial.check.libraries import (
     refusal,
 )
 
+_SELF = ("self", "cls")
+_LOSS = "of a problem, use `loss` alone"
 _READERS = ("builtins.getattr", "builtins.hasattr")
 _UNDERSCORED = frozenset(("_replace", "_asdict", "_fields", "_make"))
 """A named tuple's."""
@@ -52,9 +54,13 @@ def _may_import(module: Module, node: ast.Import | ast.ImportFrom, dotted: str, 
 
 def names(module: Module) -> Iterator[tuple[str, Finding]]:
     """What each name in the code leads to: (rule, finding), mostly of `reach`, `kernels` and `settings`."""
+    problems = {node.arg for node in module.nodes() if isinstance(node, ast.arg) and _is_problem(node)}
     for node in module.nodes():
         for refused, shown in _refusals(module, node):
             yield refused.rule, Finding("fail", module.at(node), f"{shown} {refused.why}", refused.todo)
+        on_problem = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in problems
+        if on_problem and node.attr != "loss" and not node.attr.startswith("_"):
+            yield BEYOND.rule, Finding("fail", module.at(node), f"`{ast.unparse(node)}` {BEYOND.why}", _LOSS)
 
 
 def _refusals(module: Module, node: ast.AST) -> Iterator[tuple[Refusal, str]]:
@@ -88,9 +94,10 @@ def _refused_name(module: Module, node: ast.Name | ast.Attribute) -> Iterator[tu
         yield ATTRIBUTES[name], f".{name}"
     elif is_hidden(name):
         yield BEYOND, name
-    elif isinstance(node, ast.Attribute) and dotted is not None and name.startswith("_") and name not in _UNDERSCORED:
-        if not dotted.startswith(".") and name not in DUNDERS:
-            yield BEYOND, dotted
+    elif isinstance(node, ast.Attribute) and name.startswith("_") and name not in DUNDERS | _UNDERSCORED:
+        own = isinstance(node.value, ast.Name) and node.value.id in _SELF
+        if not own and not (dotted or "").startswith("."):
+            yield BEYOND, f"the private name `{ast.unparse(node)}`"
 
 
 def _refused_call(module: Module, node: ast.Call) -> Iterator[tuple[Refusal, str]]:
@@ -131,7 +138,7 @@ def patching(module: Module) -> Iterator[Finding]:
     todo = "build a new value instead: state._replace(…), dataclasses.replace(…), a function of your own"
     for node in module.nodes():
         if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
-            if not (isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")):
+            if not (isinstance(node.value, ast.Name) and node.value.id in _SELF):
                 yield Finding("fail", module.at(node), f"sets `{ast.unparse(node)}`", todo)
         elif isinstance(node, ast.Subscript) and not isinstance(node.ctx, ast.Load):
             if (dotted := module.resolve(node.value)) is not None and not dotted.startswith("builtins."):
@@ -151,3 +158,9 @@ def _calls(annotation: ast.expr) -> bool:
             if any(isinstance(part, ast.Call) for part in ast.walk(inside)):
                 return True
     return False
+
+
+def _is_problem(argument: ast.arg) -> bool:
+    """Whether a parameter is a `Problem`, by its name or its annotation."""
+    annotation = "" if argument.annotation is None else ast.unparse(argument.annotation)
+    return argument.arg == "problem" or annotation.strip("'\"").rpartition(".")[2] == "Problem"
