@@ -39,7 +39,7 @@ VERBS = {
         "timetrial new submission my_optimizer",
     ),
     "check": Verb(
-        "try a submission for two steps on every workload",
+        "say whether a submission keeps the rules: its files, and a few steps on every workload",
         "timetrial.commands.check",
         "timetrial check ./my_optimizer",
     ),

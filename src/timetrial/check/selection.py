@@ -116,9 +116,7 @@ class _Reader:
             return self._comparison(node)
         if isinstance(node, ast.Match) and self.is_quantity(node.subject):
             literals = [part for case in node.cases for part in ast.walk(case.pattern) if isinstance(part, ast.expr)]
-            return (
-                ("fail", "matches a number of the workload with literals") if any(map(self._large, literals)) else None
-            )
+            return ("fail", "matches a number of the workload") if any(map(self._large, literals)) else None
         if isinstance(node, ast.Subscript) and self.is_quantity(node.slice):
             return self._lookup(node.value)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOOKUPS:
@@ -164,7 +162,8 @@ class _Reader:
                 if isinstance(value, (int, float)) and value > LARGEST_ORDINARY:
                     return True
             elif isinstance(part, ast.BinOp) and isinstance(part.op, (ast.Pow, ast.LShift, ast.Mult)):
-                return _is_literal(part)  # 2**20
+                if _is_literal(part):  # 2**20
+                    return True
         return False
 
 

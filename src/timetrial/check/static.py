@@ -41,7 +41,10 @@ def check_static(source: Source) -> Iterator[Verdict]:
     found["files"] += folder.files(source)
     found["manifest"] += folder.manifest(source)
     for module in modules.values():
-        _read(module, found, algoperf=source.api == "algoperf")
+        try:
+            _read(module, found, algoperf=source.api == "algoperf")
+        except RecursionError:
+            found["python"].append(Finding("fail", module.where, "is nested too deeply to be read", "split it up"))
     found["weights"] += literals.weights(modules)
     for rule, findings in found.items():
         yield from _verdicts(rule, findings, source)
