@@ -31,7 +31,8 @@ from timetrial.problem import make_task
 from timetrial.registry import load_workload, workload_names
 from timetrial.stream import pad_indices
 from timetrial.target import Target
-from timetrial.trainer import Entry, PureTrainer
+from timetrial.programs import Entry
+from timetrial.trainer import PureTrainer
 
 NEVER = Target("loss", -1e30, "lower")
 

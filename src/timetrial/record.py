@@ -67,6 +67,8 @@ class RunHeader:
     """Names that jax has removed and that were put back for the submission."""
     told: tuple[str, ...] = ()
     """What the submission was told although submissions are not: "workload name", with AlgoPerf's API at full size."""
+    trainer: Literal["python", "program", "process"] = "python"
+    """How its code ran: here, as programs without Python, or in an isolated process whose counts nobody has verified."""
 
 
 @dataclass(frozen=True, kw_only=True)

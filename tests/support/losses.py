@@ -14,7 +14,8 @@ from timetrial.devices import Mesh
 from timetrial.evaluate import Evaluator
 from timetrial.problem import make_task
 from timetrial.registry import load_workload
-from timetrial.trainer import Entry, PureTrainer
+from timetrial.programs import Entry
+from timetrial.trainer import PureTrainer
 
 
 def main(name: str, batch_size: int) -> None:
