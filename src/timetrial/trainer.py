@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from timetrial.checkpoint import Checkpoint, like_tree, to_host
-from timetrial.devices import Mesh, put_batch, put_replicated
+from timetrial.devices import Mesh, key_on, put_batch, put_replicated
 from timetrial.judge import Counts, Meters
 from timetrial.metering import Metering
 from timetrial.problem import ContractError, WorkloadProblem, check_same_shapes
@@ -69,7 +69,7 @@ class PureTrainer:
         self._before_start = before_start
         self._problem = WorkloadProblem(workload)
         self._keys = {
-            purpose: _key(seed(purpose), mesh) for purpose in ("init", "opt_state", "step", "eval_params", "select")
+            purpose: key_on(seed(purpose), mesh) for purpose in ("init", "opt_state", "step", "eval_params", "select")
         }
         self._train: Mapping[str, np.ndarray] = workload.split("train")
         rows = len(next(iter(self._train.values())))
@@ -286,9 +286,3 @@ class PureTrainer:
                     raise ContractError(str(error)) from None
                 self._rows[program], self._rows_exact = 0, False
         return self._rows[program]
-
-
-def _key(seed: int, mesh: Mesh) -> Array:
-    """A key of all 64 bits of `seed`, on every device."""
-    words = jnp.array([seed >> 32, seed & 0xFFFFFFFF], jnp.uint32)
-    return put_replicated(jax.random.wrap_key_data(words, impl="threefry2x32"), mesh)

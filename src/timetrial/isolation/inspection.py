@@ -30,7 +30,7 @@ _CUSTOM_CALLS = {
     "cu_lu_pivots_to_permutation",
     "hip_lu_pivots_to_permutation",
 }
-"""Calls out of a program into what jax itself brings: linear algebra, random bits, sharding. No callbacks, no kernels."""
+"""Calls out of a program into what jax itself brings: algebra, random bits, sharding; no callbacks, no kernels."""
 
 
 @dataclass(frozen=True)

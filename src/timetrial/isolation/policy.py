@@ -6,6 +6,7 @@ and time. What the kernel limits by process (memory, processes, file sizes) the 
 code of the submission (`timetrial.isolation.child`), because neither tool does so for ordinary users.
 """
 
+import argparse
 import os
 import shutil
 import sys
@@ -81,6 +82,17 @@ def require(isolation: Isolation) -> None:
         _tool("docker", "--docker needs Docker (https://docs.docker.com/engine/install/), or use --sandbox")
 
 
+def add_isolation(parser: argparse.ArgumentParser) -> None:
+    """The options --sandbox and --docker, as `isolation`."""
+    chosen = parser.add_mutually_exclusive_group()
+    for name, what in (("sandbox", "bubblewrap"), ("docker", "Docker")):
+        chosen.add_argument(
+            f"--{name}", dest="isolation", action="store_const", const=name,
+            help=f"run submissions apart, under {what}: no network, no files, no test data (docs/isolation.md)",
+        )  # fmt: skip
+    parser.set_defaults(isolation="none")
+
+
 def _tool(name: str, message: str) -> str:
     found = shutil.which(name)
     if found is None:
@@ -100,7 +112,7 @@ def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[s
     words += ["--size", str(policy.scratch_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
     for path in map(Path, _SYSTEM):
         if path.is_symlink():
-            words += ["--symlink", os.readlink(path), str(path)]
+            words += ["--symlink", str(path.readlink()), str(path)]
         elif path.exists():
             words += ["--ro-bind", str(path), str(path)]
     folders = _python_folders(mounts.code)

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import uuid
@@ -77,7 +78,9 @@ class Process:
         self._process = subprocess.Popen(
             words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert self._process.stdin is not None and self._process.stdout is not None and self._process.stderr is not None
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
         self._said: list[bytes] = []
         threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
         self._pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
@@ -162,6 +165,7 @@ class Process:
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
+        sys.stderr.write(self.said())
         self.exchange.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -209,7 +213,7 @@ def _limits(policy: Policy) -> dict[str, int]:
 
 def _shared_memory() -> str | None:
     """Where the file for arrays lies: in memory, where there is such a folder."""
-    return "/dev/shm" if os.path.isdir("/dev/shm") and os.access("/dev/shm", os.W_OK) else None
+    return "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
 
 
 def _readable(source: Source, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Submissions that the harness does not trust, as trainers: programs where they are pure, else a process of their own."""
+"""Submissions that nobody trusts, as trainers: programs where they are pure, else a process of their own."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 from jax import export
 
 from timetrial.checkpoint import Checkpoint
-from timetrial.devices import Mesh, put_replicated
+from timetrial.devices import Mesh, key_on, put_replicated
 from timetrial.isolation.exported import Handed
 from timetrial.isolation.process import Isolated, Process
 from timetrial.isolation.wire import BrokenWire, Spec, space_from_json
@@ -109,9 +109,7 @@ class RemoteTrainer:
         self._clock = clock
         self._file_bytes = file_bytes
         self._default_batch_size = workload.default_batch_size
-        words = np.array([seed("init") >> 32, seed("init") & 0xFFFFFFFF], np.uint32)
-        key = put_replicated(jax.random.wrap_key_data(words, impl="threefry2x32"), mesh)
-        self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(key)
+        self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(key_on(seed("init"), mesh))
         self._specs = [Spec.of(leaf) for leaf in jax.tree.leaves(self._initial)]
         self._counts = Counts(0, 0)
         self._meters = Meters(0.0, 0.0)

@@ -148,7 +148,7 @@ def _write(file: int, arrays: Sequence[np.ndarray]) -> list[Any]:
     """Writes the arrays one after another, and says what they are, in JSON."""
     offset = _PAGE
     for array in arrays:
-        view = memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        view = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         while view:
             written = os.pwrite(file, view, offset)
             view, offset = view[written:], offset + written
@@ -159,7 +159,7 @@ def _read(file: int, specs: Sequence[Spec]) -> list[np.ndarray]:
     offset, arrays = _PAGE, list[np.ndarray]()
     for spec in specs:
         array = np.empty(spec.shape, jnp.dtype(spec.dtype))
-        view = memoryview(array.reshape(-1).view(np.uint8))
+        view = array.reshape(-1).view(np.uint8).data
         while view:
             count = os.preadv(file, [view], offset)
             if count == 0:
