@@ -77,7 +77,7 @@ def rehearsing(
         )
     noisy = on_noise(workload)
     trainer = make_trainer(
-        source, loaded, point, noisy, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=False
+        source, lambda: loaded, point, noisy, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=False
     )
     try:
         yield trainer
