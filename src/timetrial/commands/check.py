@@ -15,7 +15,9 @@ _MARKS = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a submission: its folder, its file or its name")
     parser.add_argument("--workload", "-w", nargs="+", metavar="W", help="workloads to try (default: all)")
-    parser.add_argument("--static", action="store_true", help="read the files alone: nothing is imported or run")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--static", action="store_true", help="read the files alone: nothing is imported or run")
+    only.add_argument("--dynamic", action="store_true", help="run the submission alone: its files are not read")
     parser.add_argument("--traceback", action="store_true", help="print the traceback of what the submission raises")
     add_format(parser)
 
@@ -27,7 +29,9 @@ def run(args: argparse.Namespace) -> int:
     source = find_source(args.path)
     console = Console(stderr=args.format == "json")
     verdicts: list[Verdict] = []
-    for verdict in itertools.chain(check_static(source), () if args.static else _dynamic(source, args)):
+    for verdict in itertools.chain(
+        () if args.dynamic else check_static(source), () if args.static else _dynamic(source, args)
+    ):
         verdicts.append(verdict)
         mark, style = _MARKS[verdict.status]
         where = f" on {verdict.workload}" if verdict.workload else ""
