@@ -72,6 +72,7 @@ def write_bundle(
         "ruleset": ruleset.name,
         "ruleset_version": ruleset.version,
         "ruleset_sha256": ruleset.sha256,
+        "ruleset_modified": list(ruleset.modified),
         "isolation": isolation,
         "passed": passed,
         "rehearsal": trials,
@@ -179,6 +180,8 @@ def _ruleset(manifest: Mapping[str, Any]) -> Finding:
     name = manifest["ruleset"]
     if name not in ruleset_names():
         return Finding("ruleset", False, f"this installation has no ruleset {name!r}")
+    if modified := manifest.get("ruleset_modified"):
+        return Finding("ruleset", False, f"{name} was not rehearsed whole: {'; '.join(map(str, modified))}")
     found = load_ruleset(name).sha256
     return Finding("ruleset", found == manifest["ruleset_sha256"], _compared(name, found, manifest["ruleset_sha256"]))
 
@@ -204,8 +207,10 @@ def _rehearsal(manifest: Mapping[str, Any], files: Mapping[str, bytes], scratch:
         if end is None or end.status not in ("reached", "budget"):
             problems.append("without an end" if end is None else f"{end.status}: {end.message}")
         findings.append(Finding(run.workload, not problems, "; ".join(problems) or f"{end.step if end else 0:,} steps"))
-    if not names:
-        findings.append(Finding("rehearsal", False, "there is none"))
+    rehearsed = {finding.what for finding in findings}
+    prescribed = load_ruleset(manifest["ruleset"]).workloads if manifest["ruleset"] in ruleset_names() else ()
+    if missing := [workload for workload in prescribed if workload not in rehearsed]:
+        findings.append(Finding("rehearsal", False, f"there is none on {', '.join(missing)}"))
     if manifest["isolation"] == "none":
         findings.append(Finding("isolation", False, "it was rehearsed without isolation"))
     return findings

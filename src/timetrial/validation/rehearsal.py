@@ -53,7 +53,7 @@ def best_isolation() -> Isolation:
 
 
 def rehearsal_rules(ruleset: Ruleset, fraction: float) -> Ruleset:
-    """The ruleset with one study of one trial, at the default point, and so much of each budget, with an eval halfway."""
+    """The ruleset with one study of one trial, at the default point, so much of each budget, and an eval halfway."""
     external = ruleset.external and replace(ruleset.external, studies=1, trials=1, points="default", budget_factor=1.0)
     own = ruleset.self_tuning and replace(ruleset.self_tuning, studies=1, trials=1, budget_factor=1.0)
     return replace(
