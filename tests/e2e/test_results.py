@@ -56,7 +56,10 @@ def test_an_entry_of_the_committed_results_comes_out_again(tmp_path: Path):
     if same_machine:
         assert [dict(line.metrics) for line in new.evals] == [dict(line.metrics) for line in old.evals], where
         return
-    first, again = old.evals[1].metrics, new.evals[1].metrics  # rounding parts later ones on another machine
+    first, again = (
+        dict(old.evals[1].metrics),
+        dict(new.evals[1].metrics),
+    )  # later ones part by rounding
     assert {name: again[name] for name in first} == {name: pytest.approx(first[name], rel=0.05) for name in first}, (
         where
     )
