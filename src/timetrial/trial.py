@@ -1,7 +1,7 @@
 """One trial: ties a trainer to a judge, in this process, and leaves a record."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -17,7 +17,7 @@ from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
 from timetrial.judge import Judge, Progress, SubmissionFailure
-from timetrial.keeper import TrialKeeper
+from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
 from timetrial.loading import Loaded, Source, load
 from timetrial.problem import make_task
 from timetrial.record import (
@@ -34,7 +34,7 @@ from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
 from timetrial.submission import Task
 from timetrial.trainer import Entry, PureTrainer
-from timetrial.tuning import Point, default_point, halton_points, traced_names
+from timetrial.tuning import Point, prescribed_point, traced_names
 from timetrial.workload import Workload
 
 SOURCE_FOLDER = "source"
@@ -234,7 +234,7 @@ def _told_the_name(source: Source, workload: Workload) -> bool:
 def _take_up(folder: Path, header: RunHeader) -> bool:
     """Whether the trial goes on with the record in `folder`: that of the same trial on the same machine, interrupted.
 
-    An interrupted one of anything else is set aside: renamed, with its checkpoints removed. Under the seconds clock
+    An interrupted one of anything else is set aside: renamed, with what it kept removed. Under the seconds clock
     that is so always, since what was charged could not be charged again alike.
     """
     path = folder / RECORD_NAME
@@ -252,6 +252,7 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
         number += 1
     path.rename(kept)
     discard(folder / FOLDER)
+    discard(folder / EVALUATED_FOLDER)
     return False
 
 
@@ -263,12 +264,6 @@ def _point(source: Source, loaded: Loaded, ruleset: Ruleset, workload: str, tria
         if loaded.search_space:
             raise UserError("SEARCH_SPACE must be assigned at the top level of the file, not inside a block")
         return {}
-    tuning = ruleset.tuning(self_tuning=False)
-    if tuning.points == "default":
-        return default_point(loaded.search_space)
-    if source.api == "algoperf" and not isinstance(loaded.search_space, Mapping):
-        if len(loaded.search_space) < tuning.trials:
-            raise UserError(f"{len(loaded.search_space)} points, and the ruleset asks for {tuning.trials}")
-        return loaded.search_space[trial.trial]  # AlgoPerf's runner takes the first as many as it wants
     seed = seed_of(trial.seed, workload, trial.study, None, "tuning")
-    return halton_points(loaded.search_space, tuning.trials, seed)[trial.trial]
+    space, tuning = loaded.search_space, ruleset.tuning(self_tuning=False)
+    return prescribed_point(space, tuning, trial=trial.trial, seed=seed, longer_lists=source.api == "algoperf")

@@ -242,6 +242,6 @@ def test_a_checkpoint_of_a_step_before_the_newest_takes_the_place_of_the_old_one
         checkpoints.save(step, saved(value))
     checkpoints.close()
     reader = Checkpoints(tmp_path / "some", read_only=True)
-    found = [reader.at(step, saved(0).arrays) for step in (5, 9, 7)]
+    found = [reader.at(step, saved(0.0).arrays) for step in (5, 9, 7)]
     assert [None if one is None else one.numbers["value"] for one in found] == [3.0, 2.0, None]
     reader.close()
