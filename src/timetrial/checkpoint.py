@@ -38,8 +38,8 @@ class Checkpoints:
 
         self._ocp: Any = ocp
         self._folder = folder.resolve()
-        writing = {"max_to_keep": _KEPT, "create": True, "cleanup_tmp_directories": True}
-        reading = {"read_only": True, "create": False, "save_interval_steps": 0}
+        writing: dict[str, Any] = {"max_to_keep": _KEPT, "create": True, "cleanup_tmp_directories": True}
+        reading: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         options: Any = ocp.CheckpointManagerOptions(
             enable_async_checkpointing=False, **(reading if read_only else writing)
         )

@@ -18,7 +18,7 @@ from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
-from timetrial.loading import Loaded, Source, load
+from timetrial.loading import SOURCE_FOLDER, Loaded, Source, load
 from timetrial.problem import make_task
 from timetrial.record import (
     RECORD_NAME,
@@ -36,9 +36,6 @@ from timetrial.submission import Task
 from timetrial.trainer import Entry, PureTrainer
 from timetrial.tuning import Point, prescribed_point, traced_names
 from timetrial.workload import Workload
-
-SOURCE_FOLDER = "source"
-"""Beside a record: the submission as it was run."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -155,9 +155,7 @@ def halton_points(space: SearchSpace, n: int, seed: int) -> list[Point]:
     return [{name: d.at(float(u)) for (name, d), u in zip(space.items(), row, strict=True)} for row in sample]
 
 
-def prescribed_point(
-    space: SearchSpace, tuning: Tuning, *, trial: int, seed: int, longer_lists: bool = False
-) -> Point:
+def prescribed_point(space: SearchSpace, tuning: Tuning, *, trial: int, seed: int, longer_lists: bool = False) -> Point:
     """The point of a trial: the same for each trial number of a study, whoever runs it.
 
     `seed` is the study's for tuning. With `longer_lists` a list may hold more points than there are trials, of which

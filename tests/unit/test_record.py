@@ -245,7 +245,11 @@ def test_an_eval_is_charged_by_the_chosen_clock():
 
 
 LATER = {
-    "checkpoint_seconds": 0.0, "repeated_seconds": 0.0, "api": "timetrial", "restored": (), "told": (),
+    "checkpoint_seconds": 0.0,
+    "repeated_seconds": 0.0,
+    "api": "timetrial",
+    "restored": (),
+    "told": (),
     "parameters_sha256": None,
 }
 """Fields that came to the format later, and what they are where a file lacks them."""
