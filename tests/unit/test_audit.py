@@ -112,8 +112,7 @@ def test_a_field_that_is_changed_is_found_in_its_file_at_its_line_or_the_next(
     finally:
         path.write_text(whole)
     assert any(finding.path == path.resolve() for finding in found)
-    named = {finding.line for finding in found} | {int(f.message.split(":")[0]) for f in found if f.kind == "malformed"}
-    assert named & {number + 1, number + 2}
+    assert {finding.line for finding in found} & {number + 1, number + 2}
 
 
 def at(number: int, *keys: Any, to: Any) -> Callable[[Lines], None]:
@@ -417,7 +416,7 @@ def test_records_of_before_there_were_chains_are_clean_and_it_is_said(runs: Path
         path.write_text("".join(json.dumps(line) + "\n" for line in old))
     audit = run_audit([runs], ask=ask)
     assert audit.all_findings() == []
-    assert ["3 records have no chain" in note for note in audit.notes] == [True]
+    assert "3 records have no chain" in audit.notes[0]
 
 
 def test_records_made_of_algoperf_s_logs_are_left_out_and_it_is_said(runs: Path, ask: run.Ask, tmp_path: Path):
@@ -583,7 +582,7 @@ def test_bits_must_agree_on_the_same_machine_and_with_the_same_packages_alone(so
         (math.nan, math.nan, True, True),
         (0.5, math.nan, False, False),
         (0.5, 0.5 + 1e-9, False, True),
-        (0.50, 0.52, False, True),
+        (0.50, 0.515, False, True),
         (0.50, 0.53, False, False),
         (1e6, 1e6 + 500, False, True),
     ],
@@ -657,7 +656,9 @@ def test_a_trial_that_comes_out_differently_is_named_by_its_first_eval_that_does
     other_steps = again(some, lambda line: replace(line, examples=2 * line.examples))
     assert [f.field for f in retime.compare(some, other_steps, NEAR, 1.5)] == ["step"]
     assert [f.field for f in retime.compare(some, again(some, status="budget"), EXACT, 1.5)] == ["status"]
-    assert [f.field for f in retime.compare(some, again(some, step=1), EXACT, 1.5)] == ["crossing"]
+    assert [f.field for f in retime.compare(some, again(some, step=1), EXACT, 1.5)] == ["step"]
+    assert [f.field for f in retime.compare(some, again(some, crossing=None), EXACT, 1.5)] == ["crossing"]
+    assert [f.field for f in retime.compare(some, again(some, examples_exact=False), EXACT, 1.5)] == ["examples_exact"]
 
 
 def test_times_are_compared_by_a_factor_under_the_seconds_clock_on_the_same_machine(some: AuditedTrial):
@@ -692,7 +693,9 @@ def command(monkeypatch: pytest.MonkeyPatch, ask: run.Ask, capsys: pytest.Captur
 
 
 def test_the_command_is_quiet_where_all_is_well_and_names_what_is_not(runs: Path, command: Any):
-    assert command(str(runs)) == (0, "3 trials audited: nothing found\n")
+    code, out = command(str(runs))
+    assert (code, out.splitlines()[-1]) == (0, "3 trials audited: nothing found")
+    assert all(line.startswith("note: ") for line in out.splitlines()[:-1])
     forge(record(runs), at(0, "budget", to=9.0), relink=True)
     code, out = command(str(runs), str(runs / FAST))
     assert code == 1

@@ -132,7 +132,11 @@ def _read_trial(folder: Path, campaigns: dict[Path, Campaign | None], runs: Runs
         record = read_record(path)
         whole = path.read_bytes().rpartition(b"\n")[0]
     except (RecordError, OSError) as error:
-        runs.findings.append(Finding(kind="malformed", message=str(error).removeprefix(f"{path}: "), path=path))
+        line, _, message = str(error).removeprefix(f"{path}:").partition(": ")
+        number = int(line) if line.isdigit() else None
+        runs.findings.append(
+            Finding(kind="malformed", message=message if number else str(error), path=path, line=number)
+        )
         return
     lines = tuple(line + b"\n" for line in whole.split(b"\n"))
     run = record.run

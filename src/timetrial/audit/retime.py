@@ -58,7 +58,7 @@ def rerun(trial: AuditedTrial, scratch: Path, *, factor: float = FACTOR, worker:
         checkpoint_seconds=3600.0,
     )
     with on_cores(run.hardware.get("cores")):
-        run_jobs([job], ruleset.hang_seconds, _Nobody(), worker=worker)
+        run_jobs([job], ruleset.hang_seconds, Nobody(), worker=worker)
     try:
         fresh = read_record(scratch / "trial" / RECORD_NAME)
     except RecordError as error:
@@ -109,9 +109,11 @@ def compare(trial: AuditedTrial, fresh: RunRecord, allowed: Tolerance, factor: f
         return
     if old_end.status != new_end.status:
         yield wrong(last, "status", new_end.status, old_end.status, differs)
-    elif allowed.exact and not timed and (old_end.step, old_end.crossing) != (new_end.step, new_end.crossing):
-        found = (old_end.step, old_end.crossing)
-        yield wrong(last, "crossing", (new_end.step, new_end.crossing), found, differs)
+    elif allowed.exact and not timed:
+        for field in ("step", "examples", "crossing", "examples_exact", "ignored"):
+            if getattr(old_end, field) != getattr(new_end, field):
+                yield wrong(last, field, getattr(new_end, field), getattr(old_end, field), differs)
+        return
     for field, (old, new) in _charges(old_end, new_end, timed=timed).items():
         if not 1 / factor <= old / new <= factor:
             message = f"not within a factor of {factor:g} of what it took again"
@@ -175,7 +177,7 @@ def on_cores(count: Any) -> Generator[None]:
         os.sched_setaffinity(0, own)
 
 
-class _Nobody:
+class Nobody:
     """Watches no trial."""
 
     def began(self, job: Job, number: int, total: int) -> None: ...

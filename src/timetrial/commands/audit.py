@@ -68,8 +68,7 @@ def _print(audit: "Audit") -> None:
     again = ""
     if audit.retime_seed is not None:
         again = f", {len(audit.reruns)} of them run again (--seed {audit.retime_seed})"
-    touched = sum(bool(audited.findings) for audited in audit.trials)
-    found = f"{len(findings)} findings, in {touched} trials" if findings else "nothing found"
+    found = f"{len(findings)} findings" if findings else "nothing found"
     print(f"{len(audit.trials)} trials audited{again}: {found}")
 
 
