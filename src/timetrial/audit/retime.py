@@ -136,8 +136,8 @@ def _bad_metric(
                 return name, new, value
         return None
     name = f"valid/{trial.run.target.metric}"
-    new, value = _interpolated(fresh, old.step, name), old.metrics[name]
-    if new is None or not (math.isfinite(new) and math.isfinite(value)):
+    new, value = _interpolated(fresh, old.step, name), old.metrics.get(name)
+    if new is None or value is None or not (math.isfinite(new) and math.isfinite(value)):
         return None
     if math.isclose(value, new, rel_tol=_CURVE, abs_tol=_CURVE * abs(trial.run.target.value)):
         return None
