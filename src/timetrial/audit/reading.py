@@ -16,7 +16,6 @@ from timetrial.record import RECORD_NAME, EndLine, EvalLine, RecordError, Resume
 from timetrial.registry import SUBMISSION_FILE
 from timetrial.ruleset import Ruleset
 
-
 _MOST = 100_000
 """Studies, and trials a study, that a campaign may say it has."""
 
