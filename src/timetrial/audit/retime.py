@@ -40,7 +40,7 @@ def choose(trials: Sequence[AuditedTrial], count: int, seed: int) -> list[Audite
 
 
 def rerun(trial: AuditedTrial, scratch: Path, *, factor: float = FACTOR, worker: Sequence[str] = WORKER) -> Rerun:
-    """Runs the trial again in `scratch`, as isolated and with as many cores as it was, and compares; writes elsewhere."""
+    """Runs the trial again in `scratch`, as isolated and on as many cores as it was, and compares."""
     assert trial.campaign is not None
     assert trial.source is not None
     trial.source.copy_to(scratch / "source")
