@@ -13,7 +13,7 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/de
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_SUBMISSIONS := nesterov adamw lion schedule_free_adamw
 
-.PHONY: demo test test-all lint types wheel-test clean
+.PHONY: demo test test-all slurm-test lint types wheel-test clean
 
 demo: $(INSTALLED)  ## four training algorithms on three workloads, and their leaderboard (about 5 minutes)
 	$(BIN)/timetrial run --ruleset demo $(DEMO_SUBMISSIONS:%=--submission %) --out $(DEMO)
@@ -25,6 +25,9 @@ test: $(INSTALLED)  ## all but the slow tests; TESTS=tests/unit runs fewer
 
 test-all: $(INSTALLED) wheel-test  ## every test
 	$(BIN)/python -m pytest $(TESTS)
+
+slurm-test: $(INSTALLED)  ## campaigns on a real Slurm of two nodes, started here; needs root, slurm-wlm and munge
+	$(BIN)/python -m pytest -m slurm tests/e2e/test_slurm.py
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

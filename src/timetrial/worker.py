@@ -46,6 +46,8 @@ class Job:
     """The processor cores that the trial is pinned to; empty: all that the campaign may use."""
     checkpoint_seconds: float = 30.0
     """Wall seconds between checkpoints."""
+    isolation: str = "none"
+    """How the submission is kept from the rest."""
 
 
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:

@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 from toy_trials import SGD, custom, rules, write
 
-import timetrial.campaign
 from timetrial import machine
-from timetrial.campaign import Campaign, core_shares, open_folder, restrict, run_campaign
+from timetrial.campaign import Campaign, open_folder, restrict
 from timetrial.display import Display
 from timetrial.errors import UserError
+from timetrial.launchers import process
+from timetrial.launchers.local import core_shares, run_campaign
 from timetrial.record import read_record
 from timetrial.ruleset import load_ruleset
 
@@ -340,7 +341,7 @@ def test_a_module_of_the_folder_one_stands_in_is_not_taken_for_a_dependency(tmp_
     monkeypatch.chdir(tmp_path)
     (job,) = Campaign(out=tmp_path / "out", ruleset=rules(), sources=(write(tmp_path, SGD),), seed=0).jobs()
     ended = subprocess.run(
-        timetrial.campaign.WORKER, input=json.dumps(dataclasses.asdict(job)).encode(), capture_output=True, check=False
+        process.WORKER, input=json.dumps(dataclasses.asdict(job)).encode(), capture_output=True, check=False
     )
     assert b"no workload 'toy'" in ended.stderr
 

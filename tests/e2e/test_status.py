@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from toy_trials import SGD, custom, rules, write
 
-from timetrial.campaign import Campaign, open_folder, run_campaign
+from timetrial.campaign import Campaign, open_folder
 from timetrial.claims import CLAIM_NAME, take
 from timetrial.cli import main
+from timetrial.launchers.local import run_campaign
 from timetrial.progress import campaign_state
 
 WORKER = (sys.executable, str(Path(__file__).parents[1] / "support" / "toy_worker.py"))

@@ -22,7 +22,7 @@ LAYERS = [
     {"clock", "evaluate", "checkpoint", "devices", "lock"},
     {"trainer", "judge"},
     {"trial"},
-    {"campaign", "check"},
+    {"campaign", "launchers", "check"},
     {"commands"},
     {"cli"},
 ]
