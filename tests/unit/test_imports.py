@@ -33,6 +33,7 @@ LAYERS = [
     "what",
     ["import timetrial", "import timetrial.cli", "import timetrial_scoring", "import timetrial.workloads"]
     + [f"import timetrial.{name}" for name in sorted(STDLIB_ONLY | {"registry", "tuning"})]
+    + ["from timetrial.launchers.shares import shares; shares(1)"]
     + [f"from timetrial.cli import main; main({argv!r})" for argv in (["list"], [])],
 )
 def test_what_only_reads_leaves_the_heavy_libraries_out(what: str):

@@ -12,7 +12,8 @@ from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path
 from timetrial.launchers import slurm
-from timetrial.launchers.local import RETRIES, core_shares, run_campaign
+from timetrial.launchers.local import RETRIES, run_campaign
+from timetrial.launchers.shares import shares
 from timetrial.loading import find_source
 from timetrial.registry import base_of, shipped, submission_names
 from timetrial.ruleset import Ruleset, load_ruleset
@@ -37,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="where records are written")
     parser.add_argument(
         "--jobs", "-j", type=int, metavar="N",
-        help="trials to run side by side, each on its share of the machine (default: 1); on a cluster: at most",
+        help="trials to run side by side, each on its share of cores and GPUs (default: 1); on a cluster: at most",
     )  # fmt: skip
     parser.add_argument(
         "--launcher", choices=("local", "slurm"), default="local",
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=args.format == "json")
     on_cluster = args.launcher == "slurm"
     side_by_side = 1 if on_cluster or args.jobs is None else args.jobs
-    core_shares(side_by_side)
+    shares(side_by_side)
     if args.container and not on_cluster:
         raise UserError("--container is for --launcher slurm")
     if args.held_out is not None:

@@ -1,6 +1,5 @@
 """Runs a campaign's trials on this machine, one after the other or side by side."""
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -9,11 +8,10 @@ from pathlib import Path
 from queue import Queue
 from typing import Any, Protocol
 
-from timetrial import machine
 from timetrial.campaign import Campaign, has_result
 from timetrial.claims import Heart, take
-from timetrial.errors import UserError
 from timetrial.launchers.process import WORKER, Listener, Stop, run_job
+from timetrial.launchers.shares import Share, shares
 from timetrial.record import EndLine
 from timetrial.worker import Job
 
@@ -40,8 +38,8 @@ def run_campaign(
     """Runs every trial that has no result yet and that no other process runs; returns how each of them ended.
 
     A trial that fails stops nothing. KeyboardInterrupt passes, once the running trials' records are finished.
-    `side_by_side` trials run at a time, each on its own share of the processor's cores. A trial that is interrupted by
-    what is not the submission's doing (a killed process, a full disk) is tried again, `retries` times at most.
+    `side_by_side` trials run at a time, each on its own share of cores and GPUs. A trial that is interrupted by what is
+    not the submission's doing (a killed process, a full disk) is tried again, `retries` times at most.
     """
     hang_seconds = campaign.ruleset.hang_seconds
     ended, _ = run_jobs(
@@ -67,9 +65,9 @@ def run_jobs(
     waiting = [job for job in jobs if not has_result(job)]
     ended: list[tuple[Job, EndLine]] = []
     elsewhere: list[Job] = []
-    shares: Queue[tuple[int, ...]] = Queue()
-    for share in core_shares(side_by_side):
-        shares.put(share)
+    free: Queue[Share] = Queue()
+    for share in shares(side_by_side):
+        free.put(share)
     stop, turn = Stop(), threading.Lock()
 
     def run(number: int, job: Job, heart: Heart) -> None:
@@ -79,25 +77,25 @@ def run_jobs(
         if claim is None:
             elsewhere.append(job)
             return
-        share = shares.get()
+        share = free.get()
         try:
             if has_result(job):  # whoever held it before has just finished it
                 return
             lost = heart.add(claim)
             with turn:
                 watcher.began(job, number, len(waiting))
-            own, tried = replace(job, cores=share), 0
-            end = run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, stop, lost)
+            own, tried = replace(job, cores=share.cores), 0
+            end = run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, share.environment, stop, lost)
             while end.status == "interrupted" and tried < retries and not (stop.asked.is_set() or lost.is_set()):
                 tried += 1
-                end = run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, stop, lost)
+                end = run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, share.environment, stop, lost)
             with turn:
                 watcher.ended(job, end)
                 ended.append((job, end))
         finally:
             heart.drop(claim)
             claim.release()
-            shares.put(share)
+            free.put(share)
 
     with Heart() as heart, ThreadPoolExecutor(side_by_side) as pool:
         running = [pool.submit(run, number, job, heart) for number, job in enumerate(waiting, start=1)]
@@ -112,19 +110,6 @@ def run_jobs(
                 stop.at_once.set()
             raise
     return ended, elsewhere
-
-
-def core_shares(shares: int) -> list[tuple[int, ...]]:
-    """The cores that this process may use, divided into `shares`; empty tuples, for all cores, where it is one share.
-
-    Raises `UserError` where there are more shares than cores.
-    """
-    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(machine.cores()))
-    if shares == 1:
-        return [()]
-    if not 1 <= shares <= len(cores):
-        raise UserError(f"--jobs must be from 1 to {len(cores)}, the cores of this machine; got {shares}")
-    return [tuple(cores[i * len(cores) // shares : (i + 1) * len(cores) // shares]) for i in range(shares)]
 
 
 class _TakingTurns:

@@ -44,16 +44,25 @@ def run_job(
     hang_seconds: float,
     listener: Listener,
     worker: Sequence[str],
+    environment: Mapping[str, str],
     stop: Stop,
     lost: threading.Event,
 ) -> EndLine:
-    """Runs the trial in a process of its own, which `worker` starts, until it ends; `lost` says that another has it."""
+    """Runs the trial in a process of its own, which `worker` starts, until it ends.
+
+    `environment` is added to this process's; `lost` says that another process has taken the trial over.
+    """
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     kills = _out_of_memory_kills()
     with open(folder / LOG_NAME, "ab") as log:
         process = subprocess.Popen(
-            worker, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
+            worker,
+            env={**os.environ, **environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
         )
     assert process.stdin is not None
     header: RunHeader | None = None
