@@ -106,9 +106,8 @@ def test_trials_side_by_side_see_gpus_of_their_own(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
     monkeypatch.delenv("JAX_PLATFORMS", raising=False)
     tells = custom('import os\nraise ValueError("sees " + os.environ["CUDA_VISIBLE_DEVICES"])')
-    board = {"studies": 1, "trials": 2, "points": "halton"}
-    start(tmp_path, tells, side_by_side=2, external=board)
-    ends = [record_of(tmp_path, "s0", trial).end for trial in (0, 1)]
+    start(tmp_path, tells, tells, side_by_side=2)
+    ends = [record_of(tmp_path, name).end for name in ("s0", "s1")]
     assert {end.message.rpartition("sees ")[2][0] for end in ends if end is not None} == {"3", "5"}
 
 
