@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from timetrial.fingerprint import essentials
 from timetrial.record import RECORD_NAME, RecordError, RunRecord, read_record
 from timetrial_scoring.board import Finding, Floats, Recorded, Trial
 
@@ -47,6 +48,8 @@ def read_run(folder: Path, findings: list[Finding]) -> Trial | None:
             crossing=None if record.end is None else record.end.crossing,
             examples_exact=record.end is None or record.end.examples_exact,
             packages=run.packages,
+            machine=essentials(run.hardware),
+            noise={} if record.end is None else record.end.noise,
         ),
     )
 

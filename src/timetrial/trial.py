@@ -16,9 +16,11 @@ from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
+from timetrial.fingerprint import fingerprint
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import TrialKeeper
 from timetrial.loading import Loaded, Source, load
+from timetrial.noise import NoiseMeter
 from timetrial.problem import make_task
 from timetrial.record import (
     RECORD_NAME,
@@ -170,6 +172,7 @@ def run_trial(
             always_test=ruleset.test_evals == "always",
             keeper=keeper,
             leave=leave,
+            noise=NoiseMeter().read,
         )
         over = False
         try:
@@ -232,7 +235,7 @@ def _told_the_name(source: Source, workload: Workload) -> bool:
 
 
 def _take_up(folder: Path, header: RunHeader) -> bool:
-    """Whether the trial goes on with the record in `folder`: that of the same trial on the same machine, interrupted.
+    """Whether the trial goes on with the record in `folder`: its own, interrupted, from the same kind of machine.
 
     An interrupted one of anything else is set aside: renamed, with its checkpoints removed. Under the seconds clock
     that is so always, since what was charged could not be charged again alike.
@@ -243,7 +246,8 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     except RecordError:
         old = None
     if old is not None and (old.end is None or old.end.status == "interrupted"):
-        if header.clock != "seconds" and replace(old.run, created=header.created, hparams=header.hparams) == header:
+        same = replace(old.run, created=header.created, hparams=header.hparams, hardware=header.hardware) == header
+        if header.clock != "seconds" and same and fingerprint(old.run.hardware) == fingerprint(header.hardware):
             return True  # all is the same, and the hyperparameters follow from it
     elif old is not None or not path.exists():
         return False
