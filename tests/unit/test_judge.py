@@ -217,6 +217,6 @@ def test_what_disturbed_the_trial_is_read_once_it_has_ended():
         return {"steal": 0.25}
 
     recorder = ListRecorder()
-    metrics = {f"{split}/{name}": 0.5 for split in ("valid", "train_eval", "test") for name in ("error_rate", "loss")}
+    metrics = {f"{split}/{name}": 0.9 for split in ("valid", "train_eval", "test") for name in ("error_rate", "loss")}
     end = Judge(side, lambda *_: metrics, recorder, header(), now=side.clock, noise=noise).run()
     assert (end.noise, asked) == ({"steal": 0.25}, [end.step])

@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> int:
         "versions": packages(),
         "machine": machine(),
         "clock": clock_noise(args.seconds),
-    } | calibration(measure=args.calibrate)
+        **calibration(measure=args.calibrate),
+    }
     paces = measured(rules) if rules is not None and args.measure else {}
     costs = None if rules is None else cost(rules, paces)
     if args.format == "json":
