@@ -54,7 +54,7 @@ def _show(folder: Path, state: CampaignState, *, watch: bool) -> CampaignState:
     with Live(render(folder, state), console=console, auto_refresh=False) as live:
         while state.count("done") < len(state.trials):
             time.sleep(_WATCH_SECONDS)
-            state = campaign_state(folder)
+            state = campaign_state(folder, state)
             live.update(render(folder, state), refresh=True)
     return state
 
