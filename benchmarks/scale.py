@@ -2,9 +2,9 @@
 
     python benchmarks/scale.py [--trials 1000 10000 100000] [--out DIR]
 
-Trials are simulated (a clock and a trainer that train nothing, under the judge) and leave real records; the rest is what
-`timetrial run`, `status` and `score` do. Each step is a process of its own: seconds on the wall, seconds of processor
-time, peak memory. 1,000 trials are one submission on eight workloads, five studies of 25 trials.
+Trials are simulated (a clock and a trainer that train nothing, under the judge) and leave real records; the rest is
+what `timetrial run`, `status` and `score` do. Each step is a process of its own: seconds on the wall, seconds of
+processor time, peak memory. 1,000 trials are one submission on eight workloads, five studies of 25 trials.
 Expect every step in proportion to the trials, and 100,000 of them under 1 GB and within minutes (docs/scale.md).
 """
 

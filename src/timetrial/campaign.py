@@ -146,14 +146,14 @@ def keep_sources(campaign: Campaign) -> Campaign:
 
     The folder is one that `open_folder` has opened, so copies that are there already are of the same submissions.
     """
-    kept: list[Source] = []
-    for source in campaign.sources:
-        folder = campaign.out / SOURCES_FOLDER / source.name
-        if not folder.exists():
-            scratch = folder.with_name(f".{uuid.uuid4().hex}")
-            source.copy_to(scratch)
-            scratch.rename(folder)
-        kept.append(Source(source.name, folder / source.path.name))
+    folders = {source: campaign.out / SOURCES_FOLDER / source.name for source in campaign.sources}
+    with locked(campaign.out):
+        for source, folder in folders.items():
+            if not folder.exists():
+                scratch = folder.with_name(f".{uuid.uuid4().hex}")
+                source.copy_to(scratch)
+                scratch.rename(folder)
+    kept = (Source(source.name, folder / source.path.name) for source, folder in folders.items())
     return replace(campaign, sources=tuple(kept))
 
 
