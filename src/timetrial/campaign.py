@@ -13,6 +13,7 @@ from typing import Any
 
 from timetrial.claims import LOCK_NAME, locked
 from timetrial.errors import UserError, unknown
+from timetrial.isolation.policy import Isolation
 from timetrial.loading import Source
 from timetrial.record import RECORD_NAME, RecordError, Status, read_record
 from timetrial.registry import SUBMISSION_FILE, base_of
@@ -37,8 +38,8 @@ class Campaign:
     seed: int
     checkpoint_seconds: float = 30.0
     """Wall seconds between a trial's checkpoints."""
-    isolation: str = "none"
-    """How submissions are kept from the rest."""
+    isolation: Isolation = "none"
+    """What keeps a submission apart from its trials."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]

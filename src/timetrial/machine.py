@@ -105,3 +105,12 @@ def hardware() -> dict[str, Any]:
     found = {"device_memory_bytes": memory, "processor_clock": processor_clock()}
     found |= gpu_driver() if devices[0].platform == "gpu" else {}
     return known | {name: value for name, value in found.items() if value}
+
+
+def out_of_memory_kills() -> int:
+    """How often Linux has ended a process for want of memory; 0 where it does not say."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(counters.get("oom_kill", 0))

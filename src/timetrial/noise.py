@@ -29,7 +29,11 @@ class _Reading:
 class NoiseMeter:
     """Counts from when it is made."""
 
-    def __init__(self, proc: Path = Path("/proc"), sys: Path = Path("/sys/devices/system/cpu")) -> None:
+    def __init__(
+        self, *, sees_all: bool = True, proc: Path = Path("/proc"), sys: Path = Path("/sys/devices/system/cpu")
+    ) -> None:
+        """`sees_all` is false where a process that is not a child works for this one: `others` is then left out."""
+        self._sees_all = sees_all
         self._proc = proc
         self._sys = sys
         self._began = self._reading()
@@ -52,9 +56,10 @@ class NoiseMeter:
         if began.ticks is not None and now.ticks is not None:
             passed = [after - before for before, after in zip(began.ticks, now.ticks, strict=True)]
             total = max(1, sum(passed))
-            others = sum(passed[i] for i in _BUSY) - (now.own_ticks - began.own_ticks)
             found["steal"] = passed[_STEAL] / total
-            found["others"] = max(0, others) / total
+            if self._sees_all:
+                others = sum(passed[i] for i in _BUSY) - (now.own_ticks - began.own_ticks)
+                found["others"] = max(0, others) / total
         if began.throttled_ms is not None and now.throttled_ms is not None:
             found["throttled"] = (now.throttled_ms - began.throttled_ms) / 1000 / seconds
         return found

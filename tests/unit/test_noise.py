@@ -44,14 +44,20 @@ def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> System:
 
 
 def test_shares_are_of_the_process_s_own_cores_and_its_children_are_not_others(system: System):
-    meter = NoiseMeter(system.proc, system.sys)
+    meter = NoiseMeter(proc=system.proc, sys=system.sys)
     system.set(user=600, idle=300, steal=100, own=350, child=50)
     found = meter.read()
     assert (found["steal"], found["others"]) == (pytest.approx(0.1), pytest.approx(0.2))
 
 
+def test_a_meter_that_does_not_see_who_works_for_it_says_nothing_of_others(system: System):
+    meter = NoiseMeter(sees_all=False, proc=system.proc, sys=system.sys)
+    system.set(user=600, idle=300, steal=100)
+    assert {"steal", "others"} & meter.read().keys() == {"steal"}
+
+
 def test_a_core_that_was_slowed_down_for_its_heat_is_told(system: System):
-    meter = NoiseMeter(system.proc, system.sys)
+    meter = NoiseMeter(proc=system.proc, sys=system.sys)
     system.set(hot=2500)
     assert meter.read()["throttled"] == pytest.approx(0.25)
 
@@ -59,7 +65,7 @@ def test_a_core_that_was_slowed_down_for_its_heat_is_told(system: System):
 def test_what_the_system_does_not_tell_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     now = iter((10.0, 20.0))
     monkeypatch.setattr(noise.time, "monotonic", lambda: next(now))
-    assert NoiseMeter(tmp_path, tmp_path).read().keys() == {"involuntary_switches", "load"}
+    assert NoiseMeter(proc=tmp_path, sys=tmp_path).read().keys() == {"involuntary_switches", "load"}
 
 
 def test_less_than_a_second_says_nothing():

@@ -251,6 +251,7 @@ LATER = {
     "restored": (),
     "told": (),
     "noise": {},
+    "trainer": "python",
 }
 """Fields that came to the format later, and what they are where a file lacks them."""
 

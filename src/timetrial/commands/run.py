@@ -11,6 +11,7 @@ from timetrial.campaign import FAILURES, Campaign, has_result, open_folder, rest
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path
+from timetrial.isolation.policy import add_isolation, require
 from timetrial.launchers import slurm
 from timetrial.launchers.local import RETRIES, run_campaign
 from timetrial.launchers.shares import shares
@@ -57,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held-out", metavar="SEED",
         help="add one held-out variant of each workload, drawn by this value, and derive its target first",
     )  # fmt: skip
+    add_isolation(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the campaign in DIR: run what has no result")
     add_format(parser)
 
@@ -97,7 +99,10 @@ def run(args: argparse.Namespace) -> int:
         sources=sources,
         seed=args.seed,
         checkpoint_seconds=args.checkpoint_every,
+        isolation=args.isolation,
     )
+    if not on_cluster:  # there each trial looks at its own machine
+        require(args.isolation)
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
     if on_cluster:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from timetrial.campaign import FAILURES, has_result, kept_job
+from timetrial.isolation.policy import require
 from timetrial.launchers import slurm
 from timetrial.launchers.local import RETRIES, run_jobs
 from timetrial.ruleset import Ruleset
@@ -24,6 +25,7 @@ def run(args: argparse.Namespace) -> int:
     from timetrial.display import Display
 
     job = kept_job(args.folder)
+    require(job.isolation)
     console = Console()
     with Display(console) as display:
         hang_seconds = Ruleset.from_json(job.ruleset).hang_seconds

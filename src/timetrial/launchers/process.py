@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from typing import IO, Any, Protocol
 
+from timetrial import machine
 from timetrial.record import RECORD_NAME, EndLine, RecordError, RunHeader, append_end, end_after, read_header
 from timetrial.worker import Job
 
@@ -54,7 +55,7 @@ def run_job(
     """
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    kills = _out_of_memory_kills()
+    kills = machine.out_of_memory_kills()
     with open(folder / LOG_NAME, "ab") as log:
         process = subprocess.Popen(
             worker,
@@ -93,7 +94,7 @@ def run_job(
         return _finish(job, header, "hung", f"no step finished for {hang_seconds:g} s (hang_seconds of the ruleset)")
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # what the submission may have left behind
-    if code == -signal.SIGKILL and _out_of_memory_kills() > kills:
+    if code == -signal.SIGKILL and machine.out_of_memory_kills() > kills:
         return _finish(job, header, "out_of_memory", "the operating system ended the trial: no memory was left")
     if code < 0 and -code in _CRASHES:
         return _finish(job, header, "error", f"the process crashed in native code ({signal.Signals(-code).name})")
@@ -163,12 +164,3 @@ def _read_lines(pipe: IO[bytes], lines: "Queue[bytes]") -> None:
         for line in pipe:
             lines.put(line)
     lines.put(b"")
-
-
-def _out_of_memory_kills() -> int:
-    """How often Linux has ended a process for want of memory; 0 where it does not say."""
-    try:
-        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    except (OSError, ValueError):
-        return 0
-    return int(counters.get("oom_kill", 0))
