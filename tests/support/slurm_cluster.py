@@ -79,9 +79,9 @@ class Cluster:
         except subprocess.CalledProcessError:  # the controller does not answer yet
             return False
 
-    def finish(self, job: str, seconds: float = 150.0) -> None:
+    def finish(self, job: str) -> None:
         """Waits until Slurm has nothing more to do for a job."""
-        until(lambda: not self.queue(job), seconds)
+        until(lambda: not self.queue(job))
 
     def begin(self, node: str) -> None:
         """Starts a node's daemon."""
@@ -112,8 +112,8 @@ def on_node(node: str) -> list[int]:
     return found
 
 
-def until(condition: Callable[[], object], seconds: float) -> None:
-    """Looks five times a second until something is so."""
+def until(condition: Callable[[], object], seconds: float = 600.0) -> None:
+    """Looks five times a second until something is so; longer than `seconds` only where something is wrong."""
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -149,11 +149,11 @@ def cluster(folder: Path, *, largest_array: int = 1001) -> Iterator[Cluster]:
         munge = {"key-file": key, "socket": folder / "munge.socket", "pid-file": folder / "munge.pid"}
         munge |= {"log-file": folder / "munge.log", "seed-file": folder / "munge.seed"}
         start("munged", "--foreground", "--force", *(f"--{name}={path}" for name, path in munge.items()))
-        until(lambda: (folder / "munge.socket").exists(), 20)
+        until((folder / "munge.socket").exists)
         start("slurmctld", "-D")
         found = Cluster(config, start)
         stack.callback(lambda: [found.lose(node) for node in NODES])
-        until(found.idle, 60)
+        until(found.idle)
         yield found
 
 
