@@ -17,7 +17,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from timetrial.campaign import WORKER
+from timetrial.launchers.process import WORKER
 from timetrial.loading import find_source
 from timetrial.record import read_record
 from timetrial.registry import workload_names

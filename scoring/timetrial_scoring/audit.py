@@ -21,7 +21,7 @@ def audit(grid: Grid, times: Times) -> list[Finding]:
     trials = list(grid.trials())
     findings += _duplicates(trials)
     if grid.ruleset.clock == "seconds":
-        findings += _mixed("mixed hardware", trials, lambda trial: trial.hardware)
+        findings += _mixed("mixed hardware", trials, lambda t: t.hardware if t.recorded is None else None)
     findings += _mixed("mixed workload versions", trials, lambda t: t.recorded and t.recorded.workload_version)
     findings += _mixed("mixed targets", trials, lambda t: t.recorded and str(t.recorded.target))
     findings += _rulesets(grid, trials)

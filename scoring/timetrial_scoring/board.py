@@ -1,7 +1,7 @@
 """What scoring reads, whoever wrote it: trials with their eval curves, and what was odd about them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -47,6 +47,10 @@ class Recorded:
     examples_exact: bool
     packages: Mapping[str, str]
     """Versions of Python and of the packages that can change a result."""
+    machine: str = ""
+    """What decides how fast the machine is (`timetrial.fingerprint.essentials`)."""
+    noise: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What disturbed the trial, as far as the record says."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -40,6 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", metavar="DIR", type=Path, help="write scores.json, times.csv, profile.png, profile.svg here"
     )
     parser.add_argument("--format", choices=("text", "json", "csv", "md"), default="text", help="what to print")
+    parser.add_argument(
+        "--allow-mixed", action="store_true",
+        help="compare seconds of different machines and of disturbed trials, and say so on the board",
+    )  # fmt: skip
     parser.add_argument("--strict", action="store_true", help="exit with 1 when there are findings")
 
 
@@ -53,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
     from timetrial_scoring.score import score_folder
     from timetrial_scoring.tables import to_json
 
-    result = score_folder(args.folder, ruleset=args.ruleset, mode=args.mode, reference=args.reference)
+    result = score_folder(
+        args.folder, ruleset=args.ruleset, mode=args.mode, reference=args.reference, allow_mixed=args.allow_mixed
+    )
     if not args.no_intervals:
         result = replace(result, boards=tuple(with_claims(board) for board in result.boards))
     if args.format == "json":

@@ -29,7 +29,7 @@ def load(folder: Path) -> Runs:
     trials: list[Trial] = []
     campaigns: list[Campaign] = []
     for where, subfolders, files in os.walk(folder):
-        subfolders.sort()
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         present = [name for name in _READERS if name in files]
         if CAMPAIGN_NAME in files:
             campaigns.append(_read_campaign(Path(where, CAMPAIGN_NAME)))

@@ -13,6 +13,7 @@ from timetrial.ruleset import Ruleset, load_ruleset
 from timetrial_scoring import compare, profiles, robustness
 from timetrial_scoring.audit import audit
 from timetrial_scoring.board import Finding, Floats, Runs
+from timetrial_scoring.comparable import obstacles
 from timetrial_scoring.grid import Grid, lay_out
 from timetrial_scoring.load import load
 from timetrial_scoring.profiles import Structure
@@ -66,6 +67,8 @@ class Board:
     """Best first, the unranked last."""
     flips: tuple[robustness.Flip, ...]
     reference: str | None
+    caveats: tuple[str, ...] = ()
+    """Why its seconds should not be compared, though somebody asked for that."""
     assessment: "Assessment | None" = None
     """What the board supports, of the ranked submissions; None where nobody asked (`claims.with_claims`)."""
 
@@ -94,13 +97,29 @@ class Result:
 
 
 def score_folder(
-    folder: Path, *, ruleset: str | None = None, mode: Mode = "exact", reference: str | None = None
+    folder: Path,
+    *,
+    ruleset: str | None = None,
+    mode: Mode = "exact",
+    reference: str | None = None,
+    allow_mixed: bool = False,
 ) -> Result:
     """Scores all runs below `folder`. A `UserError` says what was wrong with what was asked."""
-    return score_runs(load(folder), ruleset=ruleset, mode=mode, reference=reference)
+    return score_runs(load(folder), ruleset=ruleset, mode=mode, reference=reference, allow_mixed=allow_mixed)
 
 
-def score_runs(runs: Runs, *, ruleset: str | None = None, mode: Mode = "exact", reference: str | None = None) -> Result:
+def score_runs(
+    runs: Runs,
+    *,
+    ruleset: str | None = None,
+    mode: Mode = "exact",
+    reference: str | None = None,
+    allow_mixed: bool = False,
+) -> Result:
+    """Scores runs that were read. Seconds that are not comparable (`comparable.obstacles`) raise `UserError`.
+
+    With `allow_mixed` they are scored, and the board says what is wrong with them.
+    """
     rules = ruleset_of(runs) if ruleset is None else load_ruleset(ruleset)
     findings = list(runs.findings)
     grids = lay_out(runs, rules, findings, prescribed_only=mode == "exact")
@@ -111,7 +130,17 @@ def score_runs(runs: Runs, *, ruleset: str | None = None, mode: Mode = "exact", 
         raise unknown("submission", reference, known, "--reference takes one that has runs here.")
     boards: list[Board] = []
     for grid in grids:
+        found = obstacles(grid)
+        if found and not allow_mixed:
+            listed = "".join(f"\n  {finding.kind}: {finding.message}" for finding in found)
+            raise UserError(
+                f"seconds that are not comparable:{listed}\n"
+                "run these trials again, alone on machines of one kind, or compare all the same with --allow-mixed, "
+                "which the board then says"
+            )
+        findings += found
         board = score_grid(grid, mode=mode, reference=reference if reference in grid.submissions else None)
+        board = replace(board, caveats=tuple(f"{finding.kind}: {finding.message}" for finding in found))
         findings += audit(grid, board.times)
         boards.append(board)
     return Result(runs=runs, ruleset=rules, mode=mode, boards=tuple(boards), findings=tuple(findings))

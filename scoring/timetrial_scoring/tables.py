@@ -37,6 +37,7 @@ def leaderboard(board: Board) -> Table:
     notes = [
         f"{line.submission} is not ranked: {line.unranked}" for line in board.standings if line.unranked is not None
     ]
+    notes += [f"its seconds are not comparable (--allow-mixed): {caveat}" for caveat in board.caveats]
     if any(row[6] for row in rows):
         notes.append("eval grid: how far the score can move, as a target is crossed somewhere between two evals")
     if any(row[8] for row in rows):

@@ -48,15 +48,20 @@ class Claim:
         return held is not None and held.get("token") == self.token
 
 
-def take(folder: Path, lease_seconds: float = LEASE_SECONDS) -> Claim | None:
-    """Claims the trial in `folder`; None where another process holds it."""
+def take(folder: Path, lease_seconds: float = LEASE_SECONDS, *, task: str | None = None) -> Claim | None:
+    """Claims the trial in `folder`; None where another process holds it.
+
+    `task` names what runs once at a time, whatever its process: a task of a scheduler that restarts it when its machine
+    is lost. It takes its own claim over at once, before the lease ends.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path, token = folder / CLAIM_NAME, uuid.uuid4().hex
-    about = {"token": token, "host": socket.gethostname(), "pid": os.getpid()}
+    about = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "task": task}
     with locked(folder):
         scratch = folder / f".claim-{token}"
         scratch.write_text(json.dumps(about) + "\n", encoding="utf-8")
-        if path.exists() and scratch.stat().st_mtime - path.stat().st_mtime <= lease_seconds:
+        own = task is not None and (_read(path) or {}).get("task") == task
+        if path.exists() and not own and scratch.stat().st_mtime - path.stat().st_mtime <= lease_seconds:
             scratch.unlink()
             return None
         scratch.replace(path)

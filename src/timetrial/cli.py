@@ -63,6 +63,11 @@ VERBS = {
         "timetrial.commands.run",
         "timetrial run --submission adamw ./mine --workload lobes --ruleset demo --out runs/first",
     ),
+    "trial": Verb(
+        "run one trial of a campaign that is there; what a cluster's tasks do",
+        "timetrial.commands.trial",
+        "timetrial trial runs/first/adamw/lobes/study_0/trial_0",
+    ),
     "status": Verb(
         "show what a campaign has done, does and has still to do",
         "timetrial.commands.status",

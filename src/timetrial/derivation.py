@@ -14,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from timetrial import machine, registry
-from timetrial.campaign import WORKER, Campaign, Watcher, open_folder, run_jobs
+from timetrial.campaign import Campaign, open_folder
 from timetrial.errors import UserError
 from timetrial.evidence import SCHEMA, evidence_path, read_evidence
+from timetrial.launchers.local import Watcher, run_jobs
+from timetrial.launchers.process import WORKER
 from timetrial.loading import Source, find_source, load
 from timetrial.ruleset import Ruleset, Tuning, WorkloadRules
 from timetrial.seeds import seed as seed_of

@@ -32,7 +32,7 @@ class _Running:
 
 
 class Display:
-    """A `timetrial.campaign.Watcher` that prints; use it as a context manager."""
+    """A `timetrial.launchers.local.Watcher` that prints; use it as a context manager."""
 
     def __init__(self, console: Console) -> None:
         self._console = console

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from timetrial.campaign import WORKER, Watcher
 from timetrial.derivation import Derivation, Procedure
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path, write_evidence
+from timetrial.launchers.local import Watcher
+from timetrial.launchers.process import WORKER
 from timetrial.ruleset import Ruleset
 from timetrial.variants import drawn
 

@@ -167,6 +167,7 @@ class Judge:
         always_test: bool = False,
         keeper: Keeper | None = None,
         leave: Callable[[], bool] = lambda: False,
+        noise: Callable[[], Mapping[str, float]] = dict,
     ) -> None:
         """`leave()` is asked a few times a second; once it says so, the trial is interrupted at a step boundary."""
         self._trainer = trainer
@@ -178,6 +179,7 @@ class Judge:
         self._always_test = always_test
         self._keeper = keeper
         self._leave = leave
+        self._noise = noise
         self._repeated_seconds = 0.0
         self._next_look = -math.inf
         self._stopwatch = Stopwatch(now)
@@ -211,6 +213,7 @@ class Judge:
             ignored=self._trainer.ignored(),
             checkpoint_seconds=0.0 if self._keeper is None else self._keeper.seconds_spent(),
             repeated_seconds=self._repeated_seconds,
+            noise=self._noise(),
         )
         self._recorder.end(end)
         return end

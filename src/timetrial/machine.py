@@ -57,12 +57,42 @@ def memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def processor_clock(cpufreq: Path = Path("/sys/devices/system/cpu/cpu0/cpufreq")) -> str:
+    """How the processor's clock is governed, as far as the operating system tells; "" where it does not."""
+    parts = {
+        "governor": cpufreq / "scaling_governor",
+        "at most kHz": cpufreq / "scaling_max_freq",
+        "boost": cpufreq.parents[1] / "cpufreq" / "boost",
+        "no turbo": cpufreq.parents[1] / "intel_pstate" / "no_turbo",
+    }
+    return ", ".join(f"{name} {path.read_text().strip()}" for name, path in parts.items() if path.is_file())
+
+
+def gpu_driver() -> dict[str, Any]:
+    """Driver, highest clock and power limit of the first NVIDIA GPU; nothing where its driver does not tell."""
+    names = ("driver", "device_clock_mhz", "device_power_limit_w")
+    query = "--query-gpu=driver_version,clocks.max.sm,power.limit"
+    try:
+        told = subprocess.run(
+            ("nvidia-smi", query, "--format=csv,noheader,nounits"),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    first = told.partition("\n")[0].split(",")
+    return dict(zip(names, map(str.strip, first), strict=False))
+
+
 def hardware() -> dict[str, Any]:
-    """Devices, processor, cores and memory of this process."""
+    """Devices, processor, cores and memory of this process; what is not known is left out."""
     import jax
 
     devices = jax.local_devices()
-    return {
+    memory = None if devices[0].platform == "cpu" else (devices[0].memory_stats() or {}).get("bytes_limit")
+    known = {
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind,
         "device_count": len(devices),
@@ -72,6 +102,9 @@ def hardware() -> dict[str, Any]:
         "system": platform.platform(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+    found = {"device_memory_bytes": memory, "processor_clock": processor_clock()}
+    found |= gpu_driver() if devices[0].platform == "gpu" else {}
+    return known | {name: value for name, value in found.items() if value}
 
 
 def out_of_memory_kills() -> int:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from timetrial.campaign import CAMPAIGN_NAME, read_campaign
 from timetrial.claims import holder
@@ -13,6 +13,15 @@ from timetrial.record import RECORD_NAME, RecordError, RunRecord, Status, read_r
 from timetrial.ruleset import Ruleset
 
 State = Literal["done", "running", "waiting"]
+
+
+class Place(NamedTuple):
+    """Which trial of a campaign."""
+
+    submission: str
+    workload: str
+    study: int
+    trial: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +43,10 @@ class TrialState:
     wall_seconds: float
     """From its beginning to its newest line."""
 
+    @property
+    def place(self) -> Place:
+        return Place(self.submission, self.workload, self.study, self.trial)
+
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignState:
@@ -53,36 +66,38 @@ class CampaignState:
         return Counter(str(trial.status) for trial in self.trials if trial.state == "done")
 
 
-def campaign_state(folder: Path) -> CampaignState:
-    """Raises `UserError` where the folder holds no campaign."""
+def campaign_state(folder: Path, before: CampaignState | None = None) -> CampaignState:
+    """What the folder shows; trials that were done `before` are not read again, as nothing about them changes.
+
+    Raises `UserError` where the folder holds no campaign.
+    """
     campaign = read_campaign(folder / CAMPAIGN_NAME)
     ruleset = Ruleset.from_json(campaign["ruleset"], where=str(folder / CAMPAIGN_NAME))
-    trials = tuple(_trials(folder, ruleset, campaign["self_tuning"]))
+    done = {trial.place: trial for trial in before.trials if trial.state == "done"} if before is not None else {}
+    places = _places(ruleset, campaign["self_tuning"])
+    trials = tuple(done.get(place) or _trial(folder, place) for place in places)
     return CampaignState(
         trials=trials, left_seconds=_left(trials), spent_hours=sum(trial.wall_seconds for trial in trials) / 3600
     )
 
 
-def _trials(folder: Path, ruleset: Ruleset, self_tuning: Mapping[str, bool]) -> Iterator[TrialState]:
+def _places(ruleset: Ruleset, self_tuning: Mapping[str, bool]) -> Iterator[Place]:
     for workload in ruleset.workloads:
         for submission, tunes_itself in self_tuning.items():
             tuning = ruleset.tuning(self_tuning=tunes_itself)
             for study in range(tuning.studies):
                 for trial in range(tuning.trials):
-                    place = folder / submission / workload / f"study_{study}" / f"trial_{trial}"
-                    yield _trial(place, submission, workload, study, trial)
+                    yield Place(submission, workload, study, trial)
 
 
-def _trial(place: Path, submission: str, workload: str, study: int, trial: int) -> TrialState:
-    record = _record(place / RECORD_NAME)
+def _trial(folder: Path, place: Place) -> TrialState:
+    where = folder / place.submission / place.workload / f"study_{place.study}" / f"trial_{place.trial}"
+    record = _record(where / RECORD_NAME)
     end = None if record is None else record.end
-    held = holder(place)
+    held = holder(where)
     over = end is not None and end.status != "interrupted"
     return TrialState(
-        submission=submission,
-        workload=workload,
-        study=study,
-        trial=trial,
+        **place._asdict(),
         state="done" if over else "running" if held is not None else "waiting",
         status=None if end is None else end.status,
         message="" if end is None else end.message,

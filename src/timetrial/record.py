@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, TypeVar, cast, get_args
@@ -58,7 +58,7 @@ class RunHeader:
     created: str
     """When the trial began: ISO 8601, UTC."""
     hardware: Mapping[str, Any]
-    """Devices (kind, count), processor, cores, memory."""
+    """Devices, processor, cores, memory: what `timetrial.fingerprint` compares."""
     packages: Mapping[str, str]
     """Versions of Python and of the packages that can change a result."""
     api: Literal["timetrial", "algoperf"] = "timetrial"
@@ -140,6 +140,8 @@ class EndLine:
     """Wall seconds spent on checkpoints since the trial began or was resumed; not charged."""
     repeated_seconds: float = 0.0
     """Seconds of tracing and compiling again what an interruption had lost; not charged."""
+    noise: Mapping[str, float] = field(default_factory=dict[str, float])
+    """What disturbed the trial since it began or was resumed (`timetrial.noise`)."""
 
 
 Line = RunHeader | EvalLine | ResumeLine | EndLine
@@ -427,9 +429,19 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "ignored": fields.texts,
         "checkpoint_seconds": fields.duration,
         "repeated_seconds": fields.duration,
+        "noise": fields.numbers,
     },
 }
-_ADDED = ("checkpoint_seconds", "repeated_seconds", "api", "restored", "told", "trainer", "parameters_sha256")
+_ADDED = (
+    "checkpoint_seconds",
+    "repeated_seconds",
+    "noise",
+    "api",
+    "restored",
+    "told",
+    "trainer",
+    "parameters_sha256",
+)
 """Fields that came to schema 1 after its golden record: where a file lacks them they have their defaults."""
 _KINDS: dict[type, str] = {RunHeader: "run", EvalLine: "eval", ResumeLine: "resume", EndLine: "end"}
 

@@ -10,6 +10,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -92,7 +93,7 @@ class Ruleset:
         budget = self.workloads[workload].budget * self.tuning(self_tuning=self_tuning).budget_factor
         return budget if self.clock == "seconds" else float(math.floor(budget))
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Identifies all that the ruleset says; two rulesets with the same hash mean the same."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()

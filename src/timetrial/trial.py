@@ -19,12 +19,14 @@ from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
+from timetrial.fingerprint import fingerprint
 from timetrial.isolation.exported import ExportedEntry
 from timetrial.isolation.process import Isolated
 from timetrial.isolation.remote import Apart, RemoteTrainer, Tracer
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
 from timetrial.loading import SOURCE_FOLDER, Loaded, Source, load
+from timetrial.noise import NoiseMeter
 from timetrial.problem import WorkloadProblem, make_task
 from timetrial.programs import Entry, Prepared
 from timetrial.record import (
@@ -171,6 +173,7 @@ def run_trial(
             always_test=ruleset.test_evals == "always",
             keeper=keeper,
             leave=leave,
+            noise=NoiseMeter(sees_all=header.isolation != "docker").read,
         )
         over = False
         try:
@@ -362,7 +365,7 @@ def _told_the_name(source: Source, workload: Workload) -> bool:
 
 
 def _take_up(folder: Path, header: RunHeader) -> bool:
-    """Whether the trial goes on with the record in `folder`: that of the same trial on the same machine, interrupted.
+    """Whether the trial goes on with the record in `folder`: its own, interrupted, from the same kind of machine.
 
     An interrupted one of anything else is set aside: renamed, with what it kept removed. Under the seconds clock
     that is so always, since what was charged could not be charged again alike.
@@ -373,10 +376,9 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     except RecordError:
         old = None
     if old is not None and (old.end is None or old.end.status == "interrupted"):
-        if (
-            header.clock != "seconds"
-            and replace(old.run, created=header.created, hparams=header.hparams, trainer=header.trainer) == header
-        ):
+        free = {"created": header.created, "hparams": header.hparams, "trainer": header.trainer}
+        same = replace(old.run, **free, hardware=header.hardware) == header
+        if header.clock != "seconds" and same and fingerprint(old.run.hardware) == fingerprint(header.hardware):
             return True  # all is the same, and the rest follows from it
     elif old is not None or not path.exists():
         return False

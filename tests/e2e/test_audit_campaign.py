@@ -11,7 +11,8 @@ from toy_trials import write
 
 from timetrial.audit.retime import Nobody
 from timetrial.audit.run import process_of, run_audit
-from timetrial.campaign import Campaign, open_folder, restrict, run_campaign
+from timetrial.campaign import Campaign, open_folder, restrict
+from timetrial.launchers.local import run_campaign
 
 SUPPORT = Path(__file__).parents[1] / "support"
 WORKER = (sys.executable, str(SUPPORT / "toy_worker.py"))

@@ -14,11 +14,12 @@ import pytest
 from rich.console import Console
 from toy_trials import SGD, custom, rules, write
 
-import timetrial.campaign
 from timetrial import machine
-from timetrial.campaign import Campaign, core_shares, open_folder, restrict, run_campaign
+from timetrial.campaign import Campaign, open_folder, restrict
 from timetrial.display import Display
 from timetrial.errors import UserError
+from timetrial.launchers import process
+from timetrial.launchers.local import run_campaign
 from timetrial.record import read_record
 from timetrial.ruleset import load_ruleset
 
@@ -101,6 +102,16 @@ def test_trials_side_by_side_have_cores_of_their_own_and_the_results_of_trials_i
 
 
 @two_cores
+def test_trials_side_by_side_see_gpus_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    tells = custom('import os\nraise ValueError("sees " + os.environ["CUDA_VISIBLE_DEVICES"])')
+    start(tmp_path, tells, tells, side_by_side=2)
+    ends = [record_of(tmp_path, name).end for name in ("s0", "s1")]
+    assert {end.message.rpartition("sees ")[2][0] for end in ends if end is not None} == {"3", "5"}
+
+
+@two_cores
 def test_ctrl_c_finishes_the_records_of_all_running_trials_and_starts_no_other(tmp_path):
     begun = set()
 
@@ -114,11 +125,6 @@ def test_ctrl_c_finishes_the_records_of_all_running_trials_and_starts_no_other(t
     ends = [record_of(tmp_path, "s0", trial).end for trial in (0, 1)]
     assert [end and end.status for end in ends] == ["interrupted", "interrupted"]
     assert not (tmp_path / "out" / "s0" / "toy" / "study_0" / "trial_2").exists()
-
-
-def test_more_trials_side_by_side_than_cores_are_refused():
-    with pytest.raises(UserError, match="--jobs must be from 1 to"):
-        core_shares(machine.cores() + 1)
 
 
 @pytest.mark.parametrize(
@@ -340,7 +346,7 @@ def test_a_module_of_the_folder_one_stands_in_is_not_taken_for_a_dependency(tmp_
     monkeypatch.chdir(tmp_path)
     (job,) = Campaign(out=tmp_path / "out", ruleset=rules(), sources=(write(tmp_path, SGD),), seed=0).jobs()
     ended = subprocess.run(
-        timetrial.campaign.WORKER, input=json.dumps(dataclasses.asdict(job)).encode(), capture_output=True, check=False
+        process.WORKER, input=json.dumps(dataclasses.asdict(job)).encode(), capture_output=True, check=False
     )
     assert b"no workload 'toy'" in ended.stderr
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from toy_trials import SGD, custom, rules, write
 
-from timetrial.campaign import Campaign, open_folder, run_campaign
+from timetrial.campaign import Campaign, open_folder
+from timetrial.launchers.local import run_campaign
 from timetrial.record import read_record
 
 SUPPORT = Path(__file__).parents[1] / "support"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from timetrial.campaign import WORKER, read_campaign
+from timetrial.campaign import read_campaign
+from timetrial.launchers.process import WORKER
 from timetrial.loading import find_source
 from timetrial.record import RECORD_NAME, read_record
 from timetrial.registry import load_workload

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from toy_trials import SGD, custom, rules, write
 
-from timetrial.campaign import Campaign, open_folder, run_campaign
+from timetrial.campaign import Campaign, open_folder
 from timetrial.claims import CLAIM_NAME, take
 from timetrial.cli import main
+from timetrial.launchers.local import run_campaign
 from timetrial.progress import campaign_state
 
 WORKER = (sys.executable, str(Path(__file__).parents[1] / "support" / "toy_worker.py"))
@@ -86,3 +87,18 @@ def test_a_dead_process_s_trial_waits(campaign: Path):
 def test_a_folder_without_a_campaign_is_a_user_s_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["status", str(tmp_path)]) == 2
     assert "no campaign of timetrial" in capsys.readouterr().err
+
+
+def test_what_was_done_is_not_read_again_and_what_changed_is(campaign: Path):
+    record = trial(campaign, 1) / "record.jsonl"
+    text = record.read_text()
+    record.unlink()
+    before = campaign_state(campaign)
+    (trial(campaign, 0) / "record.jsonl").write_text("unreadable by now")
+    record.write_text(text)
+    after = campaign_state(campaign, before)
+    assert [(state.place, state.status) for state in after.trials] == [
+        (("trains", "toy", 0, 0), "budget"),
+        (("trains", "toy", 0, 1), "budget"),
+        (("fails", "toy", 0, 0), "error"),
+    ]

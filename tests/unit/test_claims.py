@@ -89,3 +89,13 @@ def test_a_heart_renews_claims_and_says_which_are_lost(tmp_path: Path):
         (tmp_path / "gone" / CLAIM_NAME).write_text(json.dumps({"token": "another's"}))
         assert lost.wait(10)
     assert kept.keep()
+
+
+def test_a_task_that_its_scheduler_restarts_takes_its_own_claim_over_at_once_and_nobody_else_does(tmp_path: Path):
+    lost = take(tmp_path, task="12_3")
+    assert lost is not None
+    assert take(tmp_path) is None
+    assert take(tmp_path, task="12_4") is None
+    restarted = take(tmp_path, task="12_3")
+    assert restarted is not None
+    assert (lost.keep(), restarted.keep()) == (False, True)

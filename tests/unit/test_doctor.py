@@ -3,10 +3,12 @@
 import itertools
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from toys import toy_workload
 
+from timetrial import calibration
 from timetrial.cli import main
 from timetrial.commands import doctor
 from timetrial.ruleset import Ruleset
@@ -46,23 +48,11 @@ def test_a_ruleset_that_charges_examples_has_a_cost_in_examples_and_none_in_hour
     assert rows[2]["total"] == 15 * 4200
 
 
-def test_jitter_is_the_99th_percentile_of_the_work_over_its_median(tmp_path: Path):
+def test_jitter_is_the_99th_percentile_of_the_work_over_its_median():
     durations = [1.0] * 98 + [4.0] * 2
     ticks = itertools.accumulate(itertools.chain([0.0], *((0.0, d) for d in durations)))
-    noise = doctor.clock_noise(sum(durations), now=lambda: next(ticks), stat=tmp_path / "none")
-    assert (noise["work_median_seconds"], noise["jitter"], noise["steal"]) == (1.0, 4.0, None)
-
-
-def test_steal_is_its_share_of_the_processor_time_that_passed(tmp_path: Path):
-    stat = tmp_path / "stat"
-    lines = iter(["cpu 10 0 10 70 0 0 0 10 0 0\ncpu0 1\n", "cpu 40 0 10 110 0 0 0 40 0 0\ncpu0 1\n"])
-
-    def now() -> float:
-        stat.write_text(next(lines, stat.read_text() if stat.exists() else ""))
-        return 0.0
-
-    stat.write_text(next(lines))
-    assert doctor.clock_noise(0, now=now, stat=stat)["steal"] == pytest.approx(0.3)
+    noise = doctor.clock_noise(sum(durations), now=lambda: next(ticks))
+    assert (noise["work_median_seconds"], noise["jitter"]) == (1.0, 4.0)
 
 
 def test_doctor_prints_versions_machine_clock_and_cost_as_json(capsys: pytest.CaptureFixture[str]):
@@ -72,6 +62,28 @@ def test_doctor_prints_versions_machine_clock_and_cost_as_json(capsys: pytest.Ca
     assert found["versions"]["jax"]
     assert found["machine"]["device_count"] >= 1
     assert found["machine"]["cores"] >= 1
+    assert len(found["machine"]["fingerprint"]) == 12
+
+
+def test_a_calibration_is_kept_by_the_kind_of_machine_and_shown_beside_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "_LARGEST_SIDE", 256)
+    monkeypatch.setattr(calibration, "_LARGEST_ARRAY", 2**16)
+    monkeypatch.setattr(calibration, "_MOST_CALLS", 100)
+    shown: list[dict[str, Any]] = []
+    for options in ((), ("--calibrate",), ("--calibrate",)):
+        assert main(["doctor", "--seconds", "0", "--format", "json", *options]) == 0
+        shown.append(json.loads(capsys.readouterr().out))
+    assert not {"calibration", "calibration before"} & shown[0].keys()
+    assert "calibration before" not in shown[1]
+    measured = shown[1]["calibration"]
+    assert shown[2]["calibration before"] == measured
+    assert measured["fingerprint"] == shown[1]["machine"]["fingerprint"]
+    assert 1e6 < measured["matmul_flops"] < 1e17
+    assert 1e6 < measured["memory_bytes_per_second"] < 1e14
+    assert 1e-8 < measured["dispatch_seconds"] < 0.1
 
 
 def test_doctor_prints_tables(capsys: pytest.CaptureFixture[str]):

@@ -14,7 +14,7 @@ import timetrial
 HEAVY = ("jax", "scipy", "matplotlib", "tensorflow_datasets", "grain", "orbax", "flax", "optax")
 PACKAGE, SCORING = Path(timetrial.__file__).parent, Path(timetrial_scoring.__file__).parent
 
-STDLIB_ONLY = {"target", "ruleset", "record", "chain", "fields", "seeds", "errors"}
+STDLIB_ONLY = {"target", "ruleset", "record", "chain", "fields", "fingerprint", "seeds", "errors"}
 """What timetrial_scoring may import of timetrial."""
 LAYERS = [
     STDLIB_ONLY | {"registry"},
@@ -22,7 +22,7 @@ LAYERS = [
     {"clock", "evaluate", "checkpoint", "devices", "lock"},
     {"trainer", "judge"},
     {"trial"},
-    {"campaign", "check"},
+    {"campaign", "launchers", "check"},
     {"commands"},
     {"cli"},
 ]
@@ -33,6 +33,7 @@ LAYERS = [
     "what",
     ["import timetrial", "import timetrial.cli", "import timetrial_scoring", "import timetrial.workloads"]
     + [f"import timetrial.{name}" for name in sorted(STDLIB_ONLY | {"registry", "tuning"})]
+    + ["from timetrial.launchers.shares import shares; shares(1)"]
     + [f"from timetrial.cli import main; main({argv!r})" for argv in (["list"], [])],
 )
 def test_what_only_reads_leaves_the_heavy_libraries_out(what: str):

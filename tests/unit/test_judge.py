@@ -207,3 +207,16 @@ def test_every_trial_ends_with_its_evals_in_order_and_no_crossing_past_the_budge
     assert end.seconds <= max(budget, init) + step + 1e-9
     if end.crossing is not None:
         assert end.crossing.charge_before < end.crossing.charge <= budget
+
+
+def test_what_disturbed_the_trial_is_read_once_it_has_ended():
+    side, asked = trainer(), []
+
+    def noise():
+        asked.append(side.counts().step)
+        return {"steal": 0.25}
+
+    recorder = ListRecorder()
+    metrics = {f"{split}/{name}": 0.9 for split in ("valid", "train_eval", "test") for name in ("error_rate", "loss")}
+    end = Judge(side, lambda *_: metrics, recorder, header(), now=side.clock, noise=noise).run()
+    assert (end.noise, asked) == ({"steal": 0.25}, [end.step])

@@ -1,6 +1,7 @@
 """What a record says of the machine."""
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -13,3 +14,22 @@ def test_cores_are_those_that_the_process_may_use(monkeypatch: pytest.MonkeyPatc
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 9)
     assert machine.cores() == 9
+
+
+def test_how_the_processor_s_clock_is_governed_is_told_as_far_as_the_system_does(tmp_path: Path):
+    cpufreq = tmp_path / "cpu0" / "cpufreq"
+    assert machine.processor_clock(cpufreq) == ""
+    for path, text in ((cpufreq / "scaling_governor", "performance"), (tmp_path / "cpufreq" / "boost", "1")):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"{text}\n")
+    assert machine.processor_clock(cpufreq) == "governor performance, boost 1"
+
+
+def test_of_a_gpu_driver_clock_and_power_limit_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert machine.gpu_driver() == {}
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho '570.124.06, 1980, 700.00'\necho '570.124.06, 1980, 700.00'\n")
+    program.chmod(0o755)
+    expected = {"driver": "570.124.06", "device_clock_mhz": "1980", "device_power_limit_w": "700.00"}
+    assert machine.gpu_driver() == expected

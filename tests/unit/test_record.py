@@ -251,6 +251,7 @@ LATER = {
     "restored": (),
     "told": (),
     "parameters_sha256": None,
+    "noise": {},
     "trainer": "python",
 }
 """Fields that came to the format later, and what they are where a file lacks them."""

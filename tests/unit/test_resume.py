@@ -168,6 +168,16 @@ def test_a_record_of_another_machine_is_set_aside_and_the_trial_begins_again(tmp
     assert (tmp_path / "out" / "record.interrupted-1.jsonl").is_file()
 
 
+def test_a_trial_goes_on_on_another_machine_of_the_same_kind(tmp_path: Path, monkeypatch: Any):
+    whole = attempt(tmp_path / "whole", SGD)
+    attempt(tmp_path / "out", SGD, leave=leave_after(50))
+    here = machine.hardware()
+    monkeypatch.setattr(machine, "hardware", lambda: {**here, "system": "Linux, a little newer"})
+    resumed = attempt(tmp_path / "out", SGD)
+    assert bits(resumed) == bits(whole)
+    assert len(resumed.resumes) == 1
+
+
 def test_under_the_seconds_clock_an_interrupted_trial_begins_again(tmp_path: Path):
     seconds = rules("seconds", budget=40.0, eval_every=10.0)
     attempt(tmp_path / "out", SGD, ruleset=seconds, leave=leave_after(20))

@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ruleset", metavar="R", help="name or TOML file (default: the one the runs name)")
     parser.add_argument("--mode", choices=("exact", "published"), default="exact", help="as in `timetrial score`")
     parser.add_argument("--reference", metavar="S", help="submission to give speed-ups against")
+    parser.add_argument("--allow-mixed", action="store_true", help="as in `timetrial score`")
     parser.add_argument(
         "--out", metavar="DIR", type=Path, help=f"write {PAGE} and figures/ here (default: report/ in the runs' folder)"
     )
@@ -38,7 +39,9 @@ def run(args: argparse.Namespace) -> int:
     from timetrial_scoring.report.page import render_page
     from timetrial_scoring.score import score_folder
 
-    result = score_folder(args.folder, ruleset=args.ruleset, mode=args.mode, reference=args.reference)
+    result = score_folder(
+        args.folder, ruleset=args.ruleset, mode=args.mode, reference=args.reference, allow_mixed=args.allow_mixed
+    )
     result = replace(result, boards=tuple(with_claims(board) for board in result.boards))
     data = report_data(result)
     out: Path = args.folder / "report" if args.out is None else args.out

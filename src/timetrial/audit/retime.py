@@ -13,7 +13,8 @@ from typing import Any
 from timetrial.audit.compare import Tolerance, agree, tolerance
 from timetrial.audit.findings import Finding
 from timetrial.audit.reading import AuditedTrial
-from timetrial.campaign import WORKER, run_jobs
+from timetrial.launchers.local import run_jobs
+from timetrial.launchers.process import WORKER
 from timetrial.record import RECORD_NAME, EndLine, EvalLine, RecordError, RunRecord, read_record
 from timetrial.worker import Job
 

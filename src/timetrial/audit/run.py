@@ -29,7 +29,7 @@ from timetrial.audit.header import (
 from timetrial.audit.lines import check_chain, check_clocks, check_end, check_tests
 from timetrial.audit.reading import AuditedTrial, Runs, read_runs
 from timetrial.audit.space import search_space
-from timetrial.campaign import WORKER
+from timetrial.launchers.process import WORKER
 from timetrial.seeds import seed as seed_of
 
 Ask = Callable[[str, tuple[int, ...], Sequence[AuditedTrial]], Iterator[Mapping[str, Any]]]

@@ -1,7 +1,6 @@
 """`timetrial doctor`: what this machine is, how steady its clock is, and what a ruleset costs at most."""
 
 import argparse
-import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -10,7 +9,9 @@ from typing import Any
 
 from timetrial.commands.output import add_format, print_json, print_table
 from timetrial.data import data_root
+from timetrial.fingerprint import fingerprint
 from timetrial.machine import hardware, packages
+from timetrial.noise import NoiseMeter
 from timetrial.ruleset import Ruleset, load_ruleset
 
 GIB = 2**30
@@ -24,12 +25,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="time AdamW's steps here, for hours of rulesets charged in examples or steps",
     )
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure matrix products, memory bandwidth and dispatch, beside what this kind of machine gave before",
+    )
     add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     rules = None if args.ruleset is None else load_ruleset(args.ruleset)
-    found = {"versions": packages(), "machine": machine(), "clock": clock_noise(args.seconds)}
+    found: dict[str, Mapping[str, Any]] = {
+        "versions": packages(),
+        "machine": machine(),
+        "clock": clock_noise(args.seconds),
+        **calibration(measure=args.calibrate),
+    }
     paces = measured(rules) if rules is not None and args.measure else {}
     costs = None if rules is None else cost(rules, paces)
     if args.format == "json":
@@ -46,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
 
 def machine() -> dict[str, Any]:
     """What a record would say of this machine, and how much room it has now."""
-    return hardware() | {
+    found = hardware()
+    return found | {
+        "fingerprint": fingerprint(found),
         "memory_free_gib": _memory_free_gib(),
         "data_folder": str(data_root()),
         "data_disk_free_gib": shutil.disk_usage(_nearest_existing(data_root())).free / GIB,
@@ -65,15 +78,23 @@ def _nearest_existing(path: Path) -> Path:
     return next(parent for parent in (path, *path.parents) if parent.exists())
 
 
-def clock_noise(
-    seconds: float, now: Callable[[], float] = time.monotonic, stat: Path = Path("/proc/stat")
-) -> dict[str, Any]:
+def calibration(*, measure: bool) -> dict[str, Mapping[str, Any]]:
+    """What this kind of machine gave when it was last calibrated and, with `measure`, what it gives now."""
+    from timetrial.calibration import calibrate, read_calibration
+
+    here = hardware()
+    before = read_calibration(here)
+    found: dict[str, Mapping[str, Any]] = {} if before is None else {"calibration before": before}
+    return found | ({"calibration": calibrate(here)} if measure else {})
+
+
+def clock_noise(seconds: float, now: Callable[[], float] = time.monotonic) -> dict[str, Any]:
     """How far times on this machine can be trusted: a fixed piece of work of about 1 ms, repeated for `seconds`.
 
-    `jitter` is its 99th percentile over its median: 1 on an idle machine with a steady clock. `steal` is the share of
-    processor time that the hypervisor gave to others meanwhile; None where the kernel does not say.
+    `jitter` is its 99th percentile over its median: 1 on an idle machine with a steady clock. Beside it stands what a
+    trial would record of the noise meanwhile (`timetrial.noise`).
     """
-    before = _cpu_times(stat)
+    meter = NoiseMeter()
     durations: list[float] = []
     start = end = now()
     while end - start < seconds or not durations:
@@ -88,22 +109,8 @@ def clock_noise(
         "work_median_seconds": median,
         "work_p99_seconds": p99,
         "jitter": p99 / median if median > 0 else None,
-        "steal": _steal(before, _cpu_times(stat)),
-        "load_average": list(os.getloadavg()) if hasattr(os, "getloadavg") else None,
+        **meter.read(),
     }
-
-
-def _cpu_times(stat: Path) -> list[int] | None:
-    """Ticks of all processors since boot: user, nice, system, idle, iowait, irq, softirq, steal."""
-    if not stat.is_file():
-        return None
-    return [int(ticks) for ticks in stat.read_text().split("\n", 1)[0].split()[1:9]]
-
-
-def _steal(before: list[int] | None, after: list[int] | None) -> float | None:
-    if before is None or after is None or sum(after) == sum(before):
-        return None
-    return (after[7] - before[7]) / (sum(after) - sum(before))
 
 
 def measured(rules: Ruleset) -> dict[str, float]:

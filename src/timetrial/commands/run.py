@@ -7,21 +7,20 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timetrial.campaign import Campaign, core_shares, has_result, open_folder, restrict, run_campaign
+from timetrial.campaign import FAILURES, Campaign, has_result, open_folder, restrict
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path
 from timetrial.isolation.policy import add_isolation, require
+from timetrial.launchers import slurm
+from timetrial.launchers.local import RETRIES, run_campaign
+from timetrial.launchers.shares import shares
 from timetrial.loading import find_source
 from timetrial.registry import base_of, shipped, submission_names
 from timetrial.ruleset import Ruleset, load_ruleset
 
 if TYPE_CHECKING:
     from rich.console import Console
-
-_RETRIES = 2
-"""Of a trial that was interrupted by what is not the submission's doing."""
-_FINDINGS = {"error", "out_of_memory", "hung", "interrupted"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,9 +43,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="the campaign's seed (default: 0)")
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="where records are written")
     parser.add_argument(
-        "--jobs", "-j", type=int, default=1, metavar="N",
-        help="trials to run side by side, each on its share of the cores (default: 1)",
+        "--jobs", "-j", type=int, metavar="N",
+        help="trials to run side by side, each on its share of cores and GPUs (default: 1); on a cluster: at most",
     )  # fmt: skip
+    parser.add_argument(
+        "--launcher", choices=("local", "slurm"), default="local",
+        help="where trials run: here (the default), or each as a task of a Slurm job array",
+    )  # fmt: skip
+    parser.add_argument(
+        "--slurm-template", type=Path, default=slurm.TEMPLATE, metavar="FILE",
+        help=f"the job script to fill in, a copy of {slurm.TEMPLATE} with your site's changes",
+    )  # fmt: skip
+    parser.add_argument("--container", default="", metavar="IMAGE", help="run Slurm's tasks in this image")
     parser.add_argument(
         "--checkpoint-every", type=float, default=Campaign.checkpoint_seconds, metavar="SECONDS",
         help="wall seconds between a trial's checkpoints, which are not charged (default: 30)",
@@ -87,9 +95,13 @@ def run(args: argparse.Namespace) -> int:
             )
     sources = tuple(find_source(name) for name in names)
     console = Console(stderr=args.format == "json")
-    core_shares(args.jobs)
+    on_cluster = args.launcher == "slurm"
+    side_by_side = 1 if on_cluster or args.jobs is None else args.jobs
+    shares(side_by_side)
+    if args.container and not on_cluster:
+        raise UserError("--container is for --launcher slurm")
     if args.held_out is not None:
-        ruleset = _with_held_out(ruleset, args, console)
+        ruleset = _with_held_out(ruleset, args, console, side_by_side)
     if not args.checkpoint_every > 0:
         raise UserError(f"--checkpoint-every must be above 0, not {args.checkpoint_every:g}")
     campaign = Campaign(
@@ -100,16 +112,19 @@ def run(args: argparse.Namespace) -> int:
         checkpoint_seconds=args.checkpoint_every,
         isolation=args.isolation,
     )
-    require(args.isolation)
+    if not on_cluster:  # there each trial looks at its own machine
+        require(args.isolation)
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
-    if args.jobs > 1 and ruleset.clock == "seconds":
+    if on_cluster:
+        return _submit(campaign, args, console)
+    if side_by_side > 1 and ruleset.clock == "seconds":
         console.print(
             "Warning: trials side by side disturb each other's seconds; for times to publish, run one at a time."
         )
     try:
         with Display(console) as display:
-            ended = run_campaign(campaign, display, side_by_side=args.jobs, retries=_RETRIES)
+            ended = run_campaign(campaign, display, side_by_side=side_by_side, retries=RETRIES)
     except KeyboardInterrupt:
         console.print(f"Stopped; what ran is in {args.out}. The same command with --resume goes on.", soft_wrap=True)
         raise
@@ -127,10 +142,28 @@ def run(args: argparse.Namespace) -> int:
         console.print(
             f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True
         )
-    return 1 if _FINDINGS & set(counts) else 0
+    return 1 if {*FAILURES, "interrupted"} & set(counts) else 0
 
 
-def _with_held_out(ruleset: Ruleset, args: argparse.Namespace, console: "Console") -> Ruleset:
+def _submit(campaign: Campaign, args: argparse.Namespace, console: "Console") -> int:
+    if args.jobs is not None and args.jobs < 1:
+        raise UserError(f"--jobs must be at least 1, not {args.jobs}")
+    arrays = slurm.submit(campaign, at_once=args.jobs, template=args.slurm_template, container=args.container)
+    if args.format == "json":
+        listed = [{"job_id": array.job_id, "trials": array.trials, "folder": str(array.folder)} for array in arrays]
+        print_json({"out": str(args.out), "trials": len(campaign.jobs()), "arrays": listed})
+        return 0
+    tell = partial(console.print, highlight=False, soft_wrap=True)
+    for array in arrays:
+        tell(f"Job array {array.job_id}: {array.trials} trials; script and logs in {array.folder}")
+    if arrays:
+        tell(f"They run the submissions as they are now, from copies. Next: timetrial status {args.out} --watch")
+    else:
+        tell(f"All trials have their results. Next: timetrial score {args.out}")
+    return 0
+
+
+def _with_held_out(ruleset: Ruleset, args: argparse.Namespace, console: "Console", side_by_side: int) -> Ruleset:
     """The ruleset with held-out variants; their runs lie beside the campaign's folder, for the next campaign too."""
     from timetrial.display import Display
     from timetrial.held_out import with_held_out
@@ -140,4 +173,4 @@ def _with_held_out(ruleset: Ruleset, args: argparse.Namespace, console: "Console
     folder = args.out.parent / f"held-out-{hashlib.sha256(args.held_out.encode()).hexdigest()[:12]}"
     tell = partial(console.print, highlight=False, soft_wrap=True)
     with Display(console) as display:
-        return with_held_out(ruleset, args.held_out, folder, display, side_by_side=args.jobs, tell=tell)
+        return with_held_out(ruleset, args.held_out, folder, display, side_by_side=side_by_side, tell=tell)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from timetrial.campaign import FAILURES
 from timetrial.commands.output import add_format, print_json
 from timetrial.display import clock_of
 from timetrial.progress import CampaignState, TrialState, campaign_state
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 _WATCH_SECONDS = 2.0
-_FAILURES = ("error", "out_of_memory", "hung")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
         )
     else:
         state = _show(args.folder, state, watch=args.watch)
-    return 1 if any(trial.status in _FAILURES for trial in state.trials) else 0
+    return 1 if any(trial.status in FAILURES for trial in state.trials) else 0
 
 
 def _show(folder: Path, state: CampaignState, *, watch: bool) -> CampaignState:
@@ -54,7 +54,7 @@ def _show(folder: Path, state: CampaignState, *, watch: bool) -> CampaignState:
     with Live(render(folder, state), console=console, auto_refresh=False) as live:
         while state.count("done") < len(state.trials):
             time.sleep(_WATCH_SECONDS)
-            state = campaign_state(folder)
+            state = campaign_state(folder, state)
             live.update(render(folder, state), refresh=True)
     return state
 
@@ -90,7 +90,7 @@ def render(folder: Path, state: CampaignState) -> "RenderableType":
     ] + [
         f"{trial.status}: {_title(trial)}: {trial.message}"
         for trial in state.trials
-        if trial.status in (*_FAILURES, "interrupted") and trial.state != "running"
+        if trial.status in {*FAILURES, "interrupted"} and trial.state != "running"
     ]
     return Group(_line(head), table, *map(_line, lines))
 

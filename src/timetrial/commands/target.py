@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from timetrial import registry
-from timetrial.campaign import core_shares
 from timetrial.commands.output import add_format, print_json, print_table
 from timetrial.derivation import Derivation, Procedure
 from timetrial.evidence import MOST_LOG_TIME_PER_SD, evidence_path, write_evidence
+from timetrial.launchers.shares import shares
 from timetrial.ruleset import load_ruleset
 from timetrial.target import Target
 
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
 
     from timetrial.display import Display
 
-    core_shares(args.jobs)
+    shares(args.jobs)
     ruleset = load_ruleset(args.ruleset)
     procedure = Procedure(points=args.points, seeds=args.seeds)
     console = Console(stderr=args.format == "json")

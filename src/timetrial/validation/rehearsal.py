@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
-from timetrial.campaign import Campaign, Watcher, open_folder, run_campaign
+from timetrial.campaign import Campaign, open_folder
 from timetrial.check.report import Report, Status, Verdict, report_of
 from timetrial.check.static import check_static
 from timetrial.errors import UserError
 from timetrial.isolation.policy import SUBMISSION, Isolation, Mounts, Policy, command, owner, require
 from timetrial.isolation.process import readable_copy
+from timetrial.launchers.local import Watcher, run_campaign
 from timetrial.loading import Source
 from timetrial.record import EndLine
 from timetrial.ruleset import Ruleset

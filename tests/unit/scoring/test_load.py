@@ -160,3 +160,10 @@ def test_an_empty_folder_and_no_folder_are_user_errors(tmp_path):
         load(tmp_path)
     with pytest.raises(UserError, match="no folder"):
         load(tmp_path / "nowhere")
+
+
+def test_a_hidden_folder_holds_no_runs(record, tmp_path):
+    record("adam", "digits", CURVE)
+    record("adam", "digits", CURVE, folder=".submissions/adam/old/study_0/trial_0")
+    runs = load(tmp_path / "runs")
+    assert (len(runs.trials), runs.findings) == (1, ())

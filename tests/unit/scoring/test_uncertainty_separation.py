@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
+from timetrial_scoring import separation
 from timetrial_scoring.bootstrap import study_bootstrap
 from timetrial_scoring.profiles import Structure
 from timetrial_scoring.separation import (
@@ -92,3 +93,10 @@ def test_the_study_bootstrap_resamples_a_variant_with_its_base():
     plain = study_bootstrap(base, Structure(("a", "b"), (0, 1)), np.random.default_rng(1), 200)
     copied = study_bootstrap(base[:, [0, 1, 0]], TWO_FAMILIES, np.random.default_rng(1), 200)
     np.testing.assert_array_equal(plain, copied)
+
+
+def test_p_values_do_not_depend_on_how_many_flips_are_held_at_once(monkeypatch):
+    signed = np.random.default_rng(0).standard_normal((6, 15))
+    whole = sign_flip_p_values(signed, np.random.default_rng(1))
+    monkeypatch.setattr(separation, "AT_ONCE", 1000)
+    assert sign_flip_p_values(signed, np.random.default_rng(1)).tolist() == whole.tolist()
