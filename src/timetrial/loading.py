@@ -17,7 +17,8 @@ from timetrial.tuning import SearchSpace, check_search_space
 
 ALGOPERF_SEARCH_SPACE = "tuning_search_space.json"
 """Beside an AlgoPerf submission, unless that tunes itself."""
-_LEFT_OUT = ("__pycache__", ".git", ".venv")
+LEFT_OUT = ("__pycache__", ".git", ".venv")
+"""Folders that are no part of a submission: not hashed, not copied."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Source:
             beside = self.folder / ALGOPERF_SEARCH_SPACE
             return [self.path, beside] if self.api == "algoperf" and beside.is_file() else [self.path]
         inside = (path for path in self.folder.rglob("*") if path.is_file())
-        return sorted(path for path in inside if not set(_LEFT_OUT) & set(path.relative_to(self.folder).parts))
+        return sorted(path for path in inside if not set(LEFT_OUT) & set(path.relative_to(self.folder).parts))
 
     @property
     def sha256(self) -> str:

@@ -84,6 +84,7 @@ class PureTrainer:
         self._plan_end = 0
         self._host_batches: Iterator[Mapping[str, Array]] | None = None
         self._rows: dict[Any, int] = {}
+        self._traced: list[Any] = []
         self._rows_exact = True
         self._meter = Metering(entry.folder, now)
 
@@ -204,6 +205,16 @@ class PureTrainer:
         """Stops listening to the compiler."""
         self._meter.close()
 
+    # What a check asks for.
+
+    def step_bytes(self) -> int:
+        """Device memory of the largest program so far, of `step` or `eval_params`: arguments, outputs, temporaries."""
+        found = (traced.lower().compile().memory_analysis() for traced in self._traced)  # compiled before, not again
+        return max(
+            m.argument_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes + m.temp_size_in_bytes
+            for m in found
+        )
+
     # The three ways to take a step. Each returns the loss, which may still be computing.
 
     def _step_on_device(self) -> Array:
@@ -279,8 +290,10 @@ class PureTrainer:
     def _rows_through(self, program: Any, jitted: Any, arguments: tuple[Any, ...]) -> int:
         """The rows that one call passes through the loss, traced the first time; compiling reuses that trace."""
         if program not in self._rows:
+            traced = jitted.trace(*arguments)
+            self._traced.append(traced)
             try:
-                self._rows[program] = rows_in(jitted.trace(*arguments).jaxpr.jaxpr)
+                self._rows[program] = rows_in(traced.jaxpr.jaxpr)
             except RowsUnknownError as error:
                 if self._exact_examples:
                     raise ContractError(str(error)) from None

@@ -106,47 +106,13 @@ def test_a_failing_submission_is_a_finding(tmp_path):
     checked = timetrial("check", source.folder, "-w", WORKLOAD, "--format", "json", cwd=tmp_path)
     assert checked.returncode == 1
     verdicts = json.loads(checked.stdout)["verdicts"]
-    assert [v["status"] for v in verdicts if v["rule"] == "contract"] == ["fail"]
+    assert {v["workload"]: v["status"] for v in verdicts if v["rule"] == "contract"} == {
+        "canary": "fail",
+        WORKLOAD: "fail",
+    }
     assert "Traceback" not in checked.stderr
     told = timetrial("check", source.folder, "-w", WORKLOAD, "--traceback", cwd=tmp_path)
     assert "ValueError: too bad" in told.stderr
-
-
-@pytest.mark.parametrize(
-    ("step", "rule", "message"),
-    [
-        (
-            "import itertools\ncounter = itertools.count(1)\ndef step(problem, state, batch, key):\n"
-            "    new, report = gradient_step(problem, state, batch, key)\n"
-            "    noise = jax.pure_callback(lambda: jnp.float32(next(counter)), jax.ShapeDtypeStruct((), jnp.float32))\n"
-            "    return new._replace(params=[p + noise for p in new.params]), report",
-            "determinism",
-            "two runs with the same seeds differ",
-        ),
-        (
-            "def step(problem, state, batch, key):\n"
-            "    new, report = gradient_step(problem, state, batch, key)\n"
-            "    return new._replace(params=[p * jnp.nan for p in new.params]), report",
-            "finite",
-            "not finite after 2 steps: the state, the evaluated parameters",
-        ),
-        (
-            "used = []\ndef init(params, model_state, key):\n"
-            "    if used: raise RuntimeError('only once')\n"
-            "    used.append(1)\n    return ()",
-            "contract",
-            "init raised RuntimeError",
-        ),
-    ],
-    ids=["randomness of its own", "NaNs", "a second run that fails"],
-)
-def test_check_finds_what_two_steps_can_show(tmp_path, step, rule, message):
-    source = write(tmp_path, custom(step))
-    checked = timetrial("check", source.folder, "-w", WORKLOAD, "--format", "json", cwd=tmp_path)
-    assert checked.returncode == 1, checked.stderr
-    failures = [v for v in json.loads(checked.stdout)["verdicts"] if v["status"] == "fail"]
-    assert [v["rule"] for v in failures] == [rule]
-    assert message in failures[0]["message"]
 
 
 def test_a_new_submission_passes_its_check_as_it_is(tmp_path):
@@ -154,7 +120,7 @@ def test_a_new_submission_passes_its_check_as_it_is(tmp_path):
     assert made.returncode == 0
     checked = timetrial("check", "mine", "-w", WORKLOAD, cwd=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "mine: keeps the contract" in checked.stdout
+    assert "mine: keeps the rules" in checked.stdout
     assert timetrial("new", "submission", "mine", cwd=tmp_path).returncode == 2
     assert timetrial("new", "submission", "No Good", cwd=tmp_path).returncode == 2
 
@@ -169,4 +135,4 @@ def test_a_new_package_is_found_by_its_name_once_it_is_installed(tmp_path):
     command = [sys.executable, "-c", script, str(site), "check", "packaged_optimizer", "-w", WORKLOAD]
     checked = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "packaged_optimizer: keeps the contract" in checked.stdout
+    assert "packaged_optimizer: keeps the rules" in checked.stdout

@@ -1,49 +1,52 @@
-"""Does a submission keep the contract? Two steps on noise, on every workload, twice."""
+"""Dynamic rules: does a submission do what it may, on noise, on a canary and on every workload?
+
+Each run is a few legs (`rehearsal.leg`): two steps, an evaluation, its feedback. docs/rules.md says what for.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from timetrial.data import SPLITS, InMemory
+from timetrial import variants
+from timetrial.check.canary import canary
+from timetrial.check.disguise import disguised
+from timetrial.check.rehearsal import (
+    STEPS,
+    Census,
+    Leg,
+    Trainer,
+    census,
+    host,
+    leg,
+    on_noise,
+    only_new_objects,
+    rehearsing,
+    same,
+)
+from timetrial.check.report import Verdict
 from timetrial.devices import Mesh
 from timetrial.failures import submission_code
 from timetrial.judge import SubmissionFailure
 from timetrial.loading import Loaded, Source, load
-from timetrial.problem import make_task
-from timetrial.submission import Feedback
-from timetrial.trial import importable, make_trainer
-from timetrial.tuning import Point, default_point, halton_points
+from timetrial.registry import workload_names
+from timetrial.trainer import PureTrainer
+from timetrial.trial import importable
+from timetrial.tuning import Point, default_point, halton_points, traced_names
 from timetrial.workload import Workload
 
-_STEPS = 2
-_HORIZON_STEPS = 1000
+__all__ = ["check", "on_noise"]
 
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one rule says of the submission."""
-
-    rule: str
-    workload: str | None
-    """None for a rule that concerns no single workload."""
-    status: Literal["pass", "warn", "fail"]
-    message: str
-
-
-class _Outcome(NamedTuple):
-    arrays: dict[str, list[np.ndarray]]
-    """By what they are: every array that the submission is answerable for."""
-    examples_a_step: int
-    examples_exact: bool
-    ignored: tuple[str, ...]
+_REPLAYS = 3
+_OBJECTS = 500
+"""New Python objects a leg that are no growth: jax keeps notes of its own."""
+_ALIKE_COSINE, _ALIKE_SIZE, _KIN_SIZE = 0.9, 1.5, 3.0
+"""In disguise: updates are alike where they point the same way and are of a size, and kin where the size is near."""
 
 
 def check(source: Source, workloads: Iterable[Workload]) -> Iterator[Verdict]:
-    """The verdicts, as they are reached: on the import and the search space, then on each workload."""
+    """The verdicts, as they are reached: on the import and the search space, on the canary, then on each workload."""
     with importable(source):
         yield from _check(source, workloads)
 
@@ -51,101 +54,224 @@ def check(source: Source, workloads: Iterable[Workload]) -> Iterator[Verdict]:
 def _check(source: Source, workloads: Iterable[Workload]) -> Iterator[Verdict]:
     try:
         with submission_code("import", source.folder):
-            loaded = load(source)
+            loaded, again = load(source), load(source)
     except SubmissionFailure as failure:
-        yield Verdict("import", None, "fail", str(failure))
+        yield Verdict(rule="import", status="fail", message=str(failure), todo="make the file importable")
         return
     exports = "make" if source.api == "timetrial" else "update_params: AlgoPerf's API"
-    yield Verdict("import", None, "pass", f"{source.path.name} exports {exports}")
+    yield Verdict(rule="import", status="pass", message=f"{source.path.name} exports {exports}")
     if source.api == "algoperf" and (asked := sorted(source.folder.glob("requirements*.txt"))):
-        yield Verdict("requirements", None, "warn", f"{', '.join(path.name for path in asked)}: noted, not installed")
+        noted = f"{', '.join(path.name for path in asked)}: noted, not installed"
+        yield Verdict(rule="requirements", status="warn", message=noted, todo="install what is missing by hand")
     if loaded.search_space:
         listed = ", ".join(f"{name}={value!r}" for name, value in default_point(loaded.search_space).items())
-        yield Verdict("search space", None, "pass", f"default point {listed}")
+        yield Verdict(rule="search space", status="pass", message=f"default point {listed}")
     else:
-        yield Verdict("search space", None, "pass", "none: the submission tunes itself")
+        yield Verdict(rule="search space", status="pass", message="none: the submission tunes itself")
+    yield from _Checked(source, loaded, canary()).on_canary(again)
     for workload in workloads:
-        yield from _check_on(workload, loaded, source)
+        yield from _Checked(source, loaded, workload).on_workload()
 
 
-def _check_on(workload: Workload, loaded: Loaded, source: Source) -> Iterator[Verdict]:
-    space = loaded.search_space
-    point = default_point(space) if space else {}
-    others = [] if not space else halton_points(space, 1, seed=0) if isinstance(space, Mapping) else space[1:]
-    noise = on_noise(workload)
+class _Second(NamedTuple):
+    """A second leg, and the examples a step."""
 
-    def verdict(rule: str, status: Literal["pass", "warn", "fail"], message: str) -> Verdict:
-        return Verdict(rule, workload.name, status, message)
+    leg: Leg
+    rows: int
 
-    try:
-        first, again = (_two_steps(noise, loaded, source, point) for _ in range(2))
-    except SubmissionFailure as failure:
-        yield verdict("contract", "fail", str(failure))
-        return
-    yield verdict("contract", "pass", f"{_STEPS} steps and every hook; {first.examples_a_step:,} examples a step")
-    if not first.examples_exact:
-        yield verdict("counting", "warn", "the rows through the loss are unknown: not ranked by examples")
-    if first.ignored:
-        yield verdict("settings", "warn", f"the workload has no {' and no '.join(first.ignored)}: ignored")
-    broken = [name for name, arrays in first.arrays.items() if not all(_finite(array) for array in arrays)]
-    if broken:
-        yield verdict("finite", "fail", f"not finite after {_STEPS} steps: {', '.join(broken)}")
-    else:
-        yield verdict("finite", "pass", "parameters, model state and optimizer state")
-    if all(map(_same, first.arrays.values(), again.arrays.values())):
-        yield verdict("determinism", "pass", "the same bits twice")
-    else:
-        yield verdict("determinism", "fail", "two runs with the same seeds differ; draw all randomness from `key`")
-    for other in others:
+
+class _Checked:
+    """A submission on one workload."""
+
+    def __init__(self, source: Source, loaded: Loaded, workload: Workload) -> None:
+        self._source = source
+        self._loaded = loaded
+        self._workload = workload
+        self._point: Point = default_point(loaded.search_space) if loaded.search_space else {}
+        self._first: Leg | None = None
+        """The second leg at the default point; exists once the contract is kept."""
+
+    def on_canary(self, again: Loaded) -> Iterator[Verdict]:
+        """What holds anywhere if it holds here: fresh starts agree, and every point of the search space is taken."""
+        yield from self._contract()
+        if self._first is None:
+            return
+        yield self._determinism({"started anew": self._loaded, "imported anew": again}, self._first)
+        yield from self._points()
+        yield self._in_disguise(self._first)
+
+    def on_workload(self) -> Iterator[Verdict]:
+        yield from self._contract()
+        if self._first is None:
+            return
+        if self._loaded.search_space and set(self._point) - traced_names(self._loaded.search_space):
+            yield from self._points()  # other choices are other programs; other numbers are not
+        yield self._in_disguise(self._first)
+        yield from self._variant()
+
+    def _contract(self) -> Iterator[Verdict]:
+        """Trains at the default point, and asks all that one trainer can answer."""
         try:
-            _two_steps(noise, loaded, source, other)
+            with rehearsing(self._source, self._loaded, self._workload, self._point) as trainer:
+                trainer.start()
+                verdicts = list(self._replays(trainer))
+                counts, exact, ignored = trainer.counts(), trainer.examples_exact(), trainer.ignored()
         except SubmissionFailure as failure:
-            yield verdict("search space", "fail", f"at the point {dict(other)}: {failure}")
+            yield self._failed("contract", str(failure), "--traceback shows where; docs/submissions.md is the contract")
+            return
+        self._rows = counts.examples // counts.step
+        yield self._passed("contract", f"{counts.step} steps and every hook; {self._rows:,} examples a step")
+        if not exact:
+            message = "the rows through the loss are unknown: not ranked by examples"
+            yield self._warned("counting", message, "call problem.loss in loops of a fixed number of turns alone")
+        if ignored:
+            message = f"the workload has no {' and no '.join(ignored)}: ignored"
+            yield self._warned("ignored", message, "nothing, unless the method depends on it")
+        yield from verdicts
 
+    def _replays(self, trainer: Trainer) -> Iterator[Verdict]:
+        """Goes the same leg several times from one saved state, as a resumed trial would."""
+        metric = self._workload.metric
+        self._initial = host(trainer.initial()[0])
+        leg(trainer, metric)
+        saved = trainer.save()
+        if saved is None:
+            self._first = leg(trainer, metric)
+            yield self._finite("finite", self._first)
+            message = "the state holds what cannot be saved: not tried, and trials cannot be resumed"
+            yield self._warned("purity", message, "keep arrays and numbers in the optimizer state")
+            return
+        legs: list[Leg] = []
+        evaluated: list[list[np.ndarray]] = []
+        alive: list[Census] = []
+        with only_new_objects():
+            for _ in range(_REPLAYS):
+                trainer.resume(lambda like: saved)
+                evaluated.append(host(trainer.evaluated()))
+                trainer.resume(lambda like: saved)
+                legs.append(leg(trainer, metric))
+                alive.append(census())
+        self._first = first = legs[0]
+        yield self._finite("finite", first)
+        todo = "keep nothing outside the state that `step` and the hooks are given"
+        if all(other.same_as(first) for other in legs):
+            yield self._passed("purity", "from the same state the same steps give the same bits, whatever came between")
+        else:
+            yield self._failed("purity", "from the same state, the same steps gave other results later on", todo)
+        if all(same(other, evaluated[0]) for other in evaluated):
+            yield self._passed("evaluation", "from the same state the same parameters are evaluated")
+        else:
+            yield self._failed("evaluation", "from the same state, other parameters were evaluated later on", todo)
+        yield self._growth(alive)
+        yield self._memory(trainer, first)
 
-def on_noise(workload: Workload) -> Workload:
-    """The workload with two batches of noise for data, so that it can be tried without its own."""
-    rows = 2 * workload.default_batch_size
-    splits = {split: workload.random_batch(rows, seed) for seed, split in enumerate(SPLITS)}
-    return replace(workload, data=InMemory.holding(splits, like=workload.data))
+    def _determinism(self, fresh: Mapping[str, Loaded], first: Leg) -> Verdict:
+        for what, loaded in fresh.items():
+            try:
+                found = self._second_leg(self._workload, self._point, loaded=loaded)
+            except SubmissionFailure as failure:
+                return self._failed("contract", f"{what}: {failure}", "keep nothing between trials")
+            if not found.leg.same_as(first):
+                message = f"two runs with the same seeds differ when the submission is {what}"
+                return self._failed(
+                    "determinism", message, "draw all randomness from `key`; keep nothing between trials"
+                )
+        return self._passed("determinism", f"the same bits when it is {' and when it is '.join(fresh)}")
 
+    def _growth(self, alive: list[Census]) -> Verdict:
+        arrays, objects = (min(later[i] - earlier[i] for earlier, later in pairwise(alive)) for i in (0, 1))
+        if arrays > 0 or objects > _OBJECTS:
+            more = f"{arrays} more arrays and {objects} more Python objects are kept after every {STEPS} steps"
+            return self._failed("growth", more, "let go of what the state does not hold")
+        return self._passed("growth", "nothing piles up from step to step")
 
-def _two_steps(workload: Workload, loaded: Loaded, source: Source, point: Point) -> _Outcome:
-    """Calls every hook of the submission; raises SubmissionFailure."""
-    mesh = Mesh.local()
-    task = make_task(
-        workload,
-        horizon_examples=_HORIZON_STEPS * workload.default_batch_size,
-        device_count=mesh.size,
-        device_memory_bytes=mesh.memory_bytes,
-    )
-    trainer = make_trainer(
-        source, lambda: loaded, point, workload, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=False
-    )
-    try:
-        trainer.start()
-        trainer.run(lambda counts: counts.step >= 1)
-        metrics = {"valid/loss": 1.0, f"valid/{workload.metric}": 1.0}
-        trainer.feedback(Feedback(metrics=metrics, charge=1.0, budget=2.0))
-        trainer.run(lambda counts: counts.step >= _STEPS)
-        examples = trainer.counts().examples // _STEPS
-        arrays = {"the state": _host(trainer.state), "the evaluated parameters": _host(trainer.evaluated())}
-    finally:
-        trainer.close()
-    return _Outcome(arrays, examples, trainer.examples_exact(), trainer.ignored())
+    def _memory(self, trainer: Trainer, first: Leg) -> Verdict:
+        def mib(arrays: Iterable[Any]) -> float:
+            return sum(array.nbytes for array in arrays) / 2**20
 
+        params, state = mib(self._initial), mib(first.state)
+        message = f"the state is {state / params:.1f} x the parameters ({params:.1f} MiB)"
+        if not isinstance(trainer, PureTrainer):
+            return self._passed("memory", message)
+        step, there = trainer.step_bytes() / 2**20, Mesh.local().memory_bytes / 2**20
+        message += f"; a step needs {step:,.0f} of the device's {there:,.0f} MiB"
+        if step > there:
+            return self._failed("memory", message, "take smaller batches, or keep less")
+        return self._passed("memory", message)
 
-def _host(tree: Any) -> list[np.ndarray]:
-    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree) if not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)]
+    def _points(self) -> Iterator[Verdict]:
+        space = self._loaded.search_space
+        others = [] if not space else halton_points(space, 1, seed=0) if isinstance(space, Mapping) else space[1:]
+        for other in others:
+            try:
+                self._second_leg(self._workload, other)
+            except SubmissionFailure as failure:
+                yield self._failed("search space", f"at the point {dict(other)}: {failure}", "narrow the search space")
 
+    def _in_disguise(self, first: Leg) -> Verdict:
+        """Trains the same problem under other shapes, another order and other hints, and compares the updates."""
+        disguise = disguised(self._workload)
+        try:
+            hidden = self._second_leg(disguise.workload, self._point, hints_off=True)
+        except SubmissionFailure as failure:
+            message = f"the same problem in other shapes, another order and with other hints: {failure}"
+            return self._failed("disguise", message, "take what `task` says as it comes")
+        return self._alike(first.params, disguise.undo(hidden.leg.params), same_batch=hidden.rows == self._rows)
 
-def _finite(array: np.ndarray) -> bool:
-    return not _is_float(array) or bool(np.all(np.isfinite(array)))
+    def _alike(self, plain: list[np.ndarray], hidden: list[np.ndarray], *, same_batch: bool) -> Verdict:
+        first, second = (
+            np.concatenate([np.ravel(np.float64(b) - np.float64(a)) for a, b in zip(self._initial, moved, strict=True)])
+            for moved in (plain, hidden)
+        )
+        sizes = float(np.linalg.norm(first)), float(np.linalg.norm(second))
+        if sizes == (0.0, 0.0):
+            return self._passed("disguise", "no update, in disguise or without")
+        ratio = sizes[1] / sizes[0] if sizes[0] else float("inf")
+        cosine = float(first @ second) / (sizes[0] * sizes[1]) if min(sizes) else 0.0
+        measured = f"updates in disguise: {ratio:.2f} x the size, cosine {cosine:.3f}"
+        if not (1 / _KIN_SIZE <= ratio <= _KIN_SIZE):  # NaN too
+            return self._failed("disguise", measured, "do not let the method depend on which workload it trains")
+        if not same_batch:
+            return self._passed("disguise", f"{measured}, on batches of another size")
+        if cosine < _ALIKE_COSINE or not (1 / _ALIKE_SIZE <= ratio <= _ALIKE_SIZE):
+            todo = "say in the README why the method depends on the order or layout of parameters, or on exact hints"
+            return self._warned("disguise", measured, todo)
+        return self._passed("disguise", measured)
 
+    def _variant(self) -> Iterator[Verdict]:
+        """Tries the variant of the workload that takes the last value on every axis."""
+        base = self._workload.variant_of or self._workload.name
+        axes = variants.axes(base) if base in workload_names() else {}
+        if not axes:
+            return
+        name = variants.composed_name(base, {axis: values[-1] for axis, values in axes.items()})
+        try:
+            found = self._second_leg(variants.build(base, name), self._point)
+        except SubmissionFailure as failure:
+            yield self._failed("held-out variant", f"{name}: {failure}", "take what `task` says as it comes")
+            return
+        yield self._finite("held-out variant", found.leg, f"runs on {name}")
 
-def _is_float(array: np.ndarray) -> bool:
-    return jnp.issubdtype(array.dtype, jnp.inexact)  # numpy alone does not know bfloat16
+    def _second_leg(
+        self, workload: Workload, point: Point, *, loaded: Loaded | None = None, hints_off: bool = False
+    ) -> "_Second":
+        with rehearsing(self._source, loaded or self._loaded, workload, point, hints_off=hints_off) as trainer:
+            trainer.start()
+            leg(trainer, workload.metric)
+            second, counts = leg(trainer, workload.metric), trainer.counts()
+            return _Second(second, counts.examples // counts.step)
 
+    def _finite(self, rule: str, found: Leg, message: str = "parameters, model state and optimizer state") -> Verdict:
+        if broken := found.not_finite():
+            message = f"not finite after {2 * STEPS} steps: {', '.join(broken)}"
+            return self._failed(rule, message, "find out what overflows")
+        return self._passed(rule, message)
 
-def _same(first: list[np.ndarray], second: list[np.ndarray]) -> bool:
-    return all(np.array_equal(a, b, equal_nan=_is_float(a)) for a, b in zip(first, second, strict=True))
+    def _passed(self, rule: str, message: str) -> Verdict:
+        return Verdict(rule=rule, status="pass", message=message, workload=self._workload.name)
+
+    def _warned(self, rule: str, message: str, todo: str) -> Verdict:
+        return Verdict(rule=rule, status="warn", message=message, workload=self._workload.name, todo=todo)
+
+    def _failed(self, rule: str, message: str, todo: str) -> Verdict:
+        return Verdict(rule=rule, status="fail", message=message, workload=self._workload.name, todo=todo)

@@ -1,12 +1,13 @@
-"""`timetrial check`: does a submission keep the contract on every workload?"""
+"""`timetrial check`: does a submission keep the rules, in its files and on every workload?"""
 
 import argparse
-from dataclasses import asdict
+import itertools
+from collections.abc import Iterator
 
-from absl import logging
-
+from timetrial.check.report import Verdict, report_of
+from timetrial.check.static import check_static
 from timetrial.commands.output import add_format, print_json
-from timetrial.loading import find_source
+from timetrial.loading import Source, find_source
 
 _MARKS = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
@@ -14,6 +15,7 @@ _MARKS = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a submission: its folder, its file or its name")
     parser.add_argument("--workload", "-w", nargs="+", metavar="W", help="workloads to try (default: all)")
+    parser.add_argument("--static", action="store_true", help="read the files alone: nothing is imported or run")
     parser.add_argument("--traceback", action="store_true", help="print the traceback of what the submission raises")
     add_format(parser)
 
@@ -22,25 +24,36 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.text import Text
 
+    source = find_source(args.path)
+    console = Console(stderr=args.format == "json")
+    verdicts: list[Verdict] = []
+    for verdict in itertools.chain(check_static(source), () if args.static else _dynamic(source, args)):
+        verdicts.append(verdict)
+        mark, style = _MARKS[verdict.status]
+        where = f" on {verdict.workload}" if verdict.workload else ""
+        place = f"{verdict.where}: " if verdict.where else ""
+        line = f"{verdict.rule}{where}: {place}{verdict.message}"
+        todo = f"\n      -> {verdict.todo}" if verdict.todo else ""
+        console.print(Text.assemble((f"{mark:<5}", style), " ", line, (todo, "dim")), soft_wrap=True)
+    report = report_of(source, verdicts)
+    if args.format == "json":
+        print_json(report.to_json())
+    else:
+        failed, warned = report.count("fail"), report.count("warn")
+        found = f"{failed} of {len(verdicts)} rules fail" if failed else "keeps the rules"
+        console.print(f"{source.name}: {found}{f', {warned} warnings' if warned else ''}")
+    return 0 if report.passed else 1
+
+
+def _dynamic(source: Source, args: argparse.Namespace) -> Iterator[Verdict]:
+    from absl import logging
+
     from timetrial.check.conformance import check
     from timetrial.compilation import cache_folder, use_cache
     from timetrial.registry import load_workload, workload_names
 
     if not args.traceback:
         logging.set_verbosity(logging.FATAL)
-    source = find_source(args.path)
     workloads = [load_workload(name) for name in args.workload or workload_names()]
     use_cache(cache_folder())
-    console = Console(stderr=args.format == "json")
-    verdicts = []
-    for verdict in check(source, workloads):
-        verdicts.append(verdict)
-        mark, style = _MARKS[verdict.status]
-        where = f" on {verdict.workload}" if verdict.workload else ""
-        console.print(Text.assemble((f"{mark:<5}", style), f"{verdict.rule}{where}: {verdict.message}"), soft_wrap=True)
-    failed = sum(verdict.status == "fail" for verdict in verdicts)
-    if args.format == "json":
-        print_json({"submission": source.name, "passed": not failed, "verdicts": [asdict(v) for v in verdicts]})
-    else:
-        console.print(f"{source.name}: {f'{failed} of {len(verdicts)} rules fail' if failed else 'keeps the contract'}")
-    return 1 if failed else 0
+    yield from check(source, workloads)

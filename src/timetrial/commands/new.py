@@ -30,7 +30,6 @@ def run(args: argparse.Namespace) -> int:
         if args.package:
             _copy(_TEMPLATES / "package", folder, args.name)
             _copy(_TEMPLATES / "submission", folder / "src" / args.name, args.name)
-            (folder / "src" / args.name / "README.md").rename(folder / "README.md")
         else:
             _copy(_TEMPLATES / "submission", folder, args.name)
     except OSError as error:
