@@ -19,6 +19,8 @@ ALGOPERF_SEARCH_SPACE = "tuning_search_space.json"
 """Beside an AlgoPerf submission, unless that tunes itself."""
 LEFT_OUT = ("__pycache__", ".git", ".venv")
 """Folders that are no part of a submission: not hashed, not copied."""
+SOURCE_FOLDER = "source"
+"""Beside a record: the submission as it was run."""
 
 
 @dataclass(frozen=True)
