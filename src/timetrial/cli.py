@@ -39,9 +39,24 @@ VERBS = {
         "timetrial new submission my_optimizer",
     ),
     "check": Verb(
-        "try a submission for two steps on every workload",
+        "say whether a submission keeps the rules: its files, and a few steps on every workload",
         "timetrial.commands.check",
         "timetrial check ./my_optimizer",
+    ),
+    "validate": Verb(
+        "rehearse as an organiser would: the check, and a short trial on every workload, in isolation",
+        "timetrial.commands.validate",
+        "timetrial validate ./my_optimizer --sandbox",
+    ),
+    "submit": Verb(
+        "validate a submission and make the bundle to hand in",
+        "timetrial.commands.submit",
+        "timetrial submit ./my_optimizer --out my_optimizer.zip",
+    ),
+    "verify": Verb(
+        "check a bundle without running anything in it",
+        "timetrial.commands.verify",
+        "timetrial verify my_optimizer.zip",
     ),
     "run": Verb(
         "train workloads with submissions under a ruleset, and keep records",

@@ -53,7 +53,7 @@ def found(said: list[Verdict]) -> dict[str, list[str | None]]:
 
 
 BREAKS = {
-    "python": ["def f(:"],
+    "python": ["def f(:", "x = " + "-" * 80 + "1" + " + 1" * 2500],
     "imports": [
         "import os",
         "import numpy, requests",
@@ -183,6 +183,7 @@ BREAKS = {
         "if task.horizon_steps() == 2 ** 12: pass",
         "if hash(tuple(i.shape for i in task.params)) == -987654321: pass",
         "if p.shape[0] > 4096: pass",
+        "if p.size == n * m + 4096: pass",
     ],
     "weights": [
         f"x = {list(range(NUMBERS + 1))}",

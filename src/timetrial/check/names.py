@@ -20,7 +20,6 @@ from timetrial.check.libraries import (
 )
 
 _SELF = ("self", "cls")
-_LOSS = "of a problem, use `loss` alone"
 _READERS = ("builtins.getattr", "builtins.hasattr")
 _UNDERSCORED = frozenset(("_replace", "_asdict", "_fields", "_make"))
 """A named tuple's."""
@@ -58,9 +57,14 @@ def names(module: Module) -> Iterator[tuple[str, Finding]]:
     for node in module.nodes():
         for refused, shown in _refusals(module, node):
             yield refused.rule, Finding("fail", module.at(node), f"{shown} {refused.why}", refused.todo)
-        on_problem = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in problems
-        if on_problem and node.attr != "loss" and not node.attr.startswith("_"):
-            yield BEYOND.rule, Finding("fail", module.at(node), f"`{ast.unparse(node)}` {BEYOND.why}", _LOSS)
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in problems:
+            yield from _of_problem(module, node)
+
+
+def _of_problem(module: Module, node: ast.Attribute) -> Iterator[tuple[str, Finding]]:
+    if node.attr != "loss" and not node.attr.startswith("_"):  # private names are refused anyway
+        shown = f"`{ast.unparse(node)}` {BEYOND.why}"
+        yield BEYOND.rule, Finding("fail", module.at(node), shown, "of a problem, use `loss` alone")
 
 
 def _refusals(module: Module, node: ast.AST) -> Iterator[tuple[Refusal, str]]:

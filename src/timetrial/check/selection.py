@@ -23,6 +23,7 @@ _KEEPING = words("""
 """)
 _REDUCING = words("prod sum max min size shape ndim array asarray cumsum cumprod dot mean")
 """Functions that make of such a number another such number: Python's, and numpy's and jax.numpy's."""
+_GROWING = (ast.Pow, ast.LShift, ast.Mult)
 _LOOKUPS = frozenset(("get", "pop", "setdefault", "index", "count"))
 
 
@@ -116,9 +117,7 @@ class _Reader:
             return self._comparison(node)
         if isinstance(node, ast.Match) and self.is_quantity(node.subject):
             literals = [part for case in node.cases for part in ast.walk(case.pattern) if isinstance(part, ast.expr)]
-            return (
-                ("fail", "matches a number of the workload with literals") if any(map(self._large, literals)) else None
-            )
+            return ("fail", "matches a number of the workload") if any(map(self._large, literals)) else None
         if isinstance(node, ast.Subscript) and self.is_quantity(node.slice):
             return self._lookup(node.value)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOOKUPS:
@@ -163,8 +162,8 @@ class _Reader:
                     return True
                 if isinstance(value, (int, float)) and value > LARGEST_ORDINARY:
                     return True
-            elif isinstance(part, ast.BinOp) and isinstance(part.op, (ast.Pow, ast.LShift, ast.Mult)):
-                return _is_literal(part)  # 2**20
+            elif isinstance(part, ast.BinOp) and isinstance(part.op, _GROWING) and _is_literal(part):
+                return True  # 2**20
         return False
 
 

@@ -12,7 +12,7 @@ from timetrial.loading import Source
 from timetrial.registry import workload_names
 
 RULES = {
-    "python": "every file parses",
+    "python": "every file can be read",
     "files": "code and text, no binaries, no links that leave the folder",
     "manifest": "submission.toml and README.md say whose it is and what it does",
     "imports": "of mathematics, the array libraries and timetrial's public names",

@@ -71,7 +71,7 @@ class Process:
         self._until = time.monotonic() + self._seconds
         self._closed = False
         mounts = Mounts(
-            submission=_readable(source, self._folder / "submission"),
+            submission=readable_copy(source, self._folder / "submission"),
             exchange=exchange,
             train=_train_folder(workload, self._folder / "train") if needs_data else None,
             code=isolated.code,
@@ -218,7 +218,7 @@ def _shared_memory() -> str | None:
     return "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
 
 
-def _readable(source: Source, folder: Path) -> Path:
+def readable_copy(source: Source, folder: Path) -> Path:
     """A copy of the submission that whoever runs it can read."""
     source.copy_to(folder)
     for path in (folder, *folder.rglob("*")):

@@ -1,0 +1,1 @@
+"""The official rehearsal of a submission, and the bundle in which it is handed in."""
