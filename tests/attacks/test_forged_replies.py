@@ -275,8 +275,17 @@ def test_a_process_that_never_answers_is_hung_when_its_time_is_up(tmp_path: Path
     isolated = sandboxed(
         module=(FORGER, run("import signal\nsignal.pause()").hex()), policy=replace(POLICY, seconds=0.2)
     )
-    with pytest.raises(SubmissionFailure, match="no answer") as failure:
+    with pytest.raises(SubmissionFailure, match="not done") as failure:
         Process(isolated, write(tmp_path, SGD), TOY, {}, platform="cpu", needs_data=False)
+    assert failure.value.status == "hung"
+
+
+def test_a_process_that_answers_at_once_for_ever_is_hung_when_its_time_is_up(tmp_path: Path):
+    with started(tmp_path, {}, {}) as process:
+        process.ask({})
+        process._until = time.monotonic()
+        with pytest.raises(SubmissionFailure, match="not done") as failure:
+            process.ask({})
     assert failure.value.status == "hung"
 
 

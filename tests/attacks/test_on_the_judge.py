@@ -83,7 +83,7 @@ written = RecordWriter.eval
 RecordWriter.eval = lambda self, line: written(
     self, replace(line, metrics={name: 0.5 * value for name, value in line.metrics.items()}) if line.step else line)
 """,
-        lambda record, said: record.evals[-1].metrics["valid/loss"] < 0.5 * honest_loss(),
+        lambda record, said: record.evals[-1].metrics["valid/loss"] < 0.75 * honest_loss(),
     ),
     Lie(
         "stops the clock",

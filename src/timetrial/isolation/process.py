@@ -120,10 +120,12 @@ class Process:
         """
         try:
             self._pipe.send(message)
-            while (answer := self._pipe.receive(every)) is None:
+            answer = None
+            while answer is None:
                 if time.monotonic() >= self._until:
-                    raise SubmissionFailure("hung", f"no answer within the {self._seconds:g} s of a process")
-                if look is not None:
+                    raise SubmissionFailure("hung", f"not done within the {self._seconds:g} s of a process")
+                answer = self._pipe.receive(every)
+                if answer is None and look is not None:
                     look()
         except BrokenWire as error:
             raise self._death(error) from None
