@@ -225,9 +225,9 @@ def in_a_process(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, s
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)
 def test_as_programs_no_submission(lie: Lie, as_programs: tuple[RunRecord, str]):
     record, said = as_programs
-    assert record.run.trainer == "program"
     assert record.end is not None
-    assert record.end.status == "budget"
+    assert record.end.status == "budget", record.end.message
+    assert record.run.trainer == "program"
     assert not lie.succeeded(record, said)
 
 
@@ -235,9 +235,9 @@ def test_as_programs_no_submission(lie: Lie, as_programs: tuple[RunRecord, str])
 @pytest.mark.parametrize("lie", LIES, ids=lambda lie: lie.name)
 def test_in_a_process_of_its_own_no_submission(lie: Lie, in_a_process: tuple[RunRecord, str]):
     record, said = in_a_process
-    assert record.run.trainer == "process"
     assert record.end is not None
-    assert record.end.status == "budget"
+    assert record.end.status == "budget", record.end.message
+    assert record.run.trainer == "process"
     assert not lie.succeeded(record, said)
 
 
