@@ -17,10 +17,10 @@ from timetrial.tuning import SearchSpace, check_search_space
 
 ALGOPERF_SEARCH_SPACE = "tuning_search_space.json"
 """Beside an AlgoPerf submission, unless that tunes itself."""
-LEFT_OUT = ("__pycache__", ".git", ".venv")
-"""Folders that are no part of a submission: not hashed, not copied."""
 SOURCE_FOLDER = "source"
 """Beside a record: the submission as it was run."""
+LEFT_OUT = ("__pycache__", ".git", ".venv")
+"""Folders that are no part of a submission: not hashed, not copied."""
 
 
 @dataclass(frozen=True)

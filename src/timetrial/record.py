@@ -356,7 +356,7 @@ def _refuse_constant(name: str) -> float:
 def _target(value: Any) -> Target:
     try:
         return Target.from_json(dict(fields.mapping(value)))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"a target (metric, value, better): {error}") from None
 
 

@@ -17,7 +17,7 @@ from timetrial import cli
 from timetrial.audit import retime, run
 from timetrial.audit.board import check_board
 from timetrial.audit.compare import Tolerance, agree, tolerance
-from timetrial.audit.findings import ADVICE, Finding
+from timetrial.audit.findings import ADVICE, Finding, printable
 from timetrial.audit.grid import check_grid
 from timetrial.audit.header import check_campaign
 from timetrial.audit.reading import AuditedTrial, read_runs
@@ -113,6 +113,52 @@ def test_a_field_that_is_changed_is_found_in_its_file_at_its_line_or_the_next(
         path.write_text(whole)
     assert any(finding.path == path.resolve() for finding in found)
     assert {finding.line for finding in found} & {number + 1, number + 2}
+
+
+WEIRD = (
+    10**400,
+    -(10**400),
+    2**63,
+    1e308,
+    -1,
+    0,
+    1e-320,
+    "nan",
+    "inf",
+    "",
+    "\ud800",
+    "\x1b[2J",
+    None,
+    True,
+    [],
+    {},
+    [[]],
+)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_no_value_of_a_field_ends_an_audit(untouched: Path, ask: run.Ask, data: st.DataObject):
+    name = data.draw(st.sampled_from([f"{FAST}/record.jsonl", "campaign.json"]))
+    path = untouched / name
+    whole = path.read_text()
+    lines = [json.loads(line) for line in (whole.splitlines() if name.endswith("l") else [whole])]
+    number = data.draw(st.integers(0, len(lines) - 1))
+    *outer, last = data.draw(st.sampled_from([where for where in leaves(lines[number]) if where]))
+    holder = lines[number]
+    for key in outer:
+        holder = holder[key]
+    old, holder[last] = holder[last], data.draw(st.sampled_from(WEIRD))
+    try:
+        path.write_text("\n".join(json.dumps(line, separators=(",", ":")) for line in lines) + "\n")
+        audit = run_audit([untouched / FAST], ask=ask)
+    finally:
+        path.write_text(whole)
+    for finding in audit.all_findings():
+        printable(str(finding)).encode()
+        json.dumps(finding.to_json())
+    if name != "campaign.json" and repr(holder[last]) != repr(old):
+        assert audit.all_findings()
 
 
 def at(number: int, *keys: Any, to: Any) -> Callable[[Lines], None]:
@@ -730,6 +776,7 @@ def test_a_finding_says_where_what_and_what_to_do():
     assert text.startswith("r:3: prev: broken (expected aaa")
     assert text.endswith(ADVICE["chain"])
     assert "a" * 101 not in text
+    assert printable("\x1b[2J\ud800 ö\n") == "\\x1b[2J\\ud800 ö\\n"
 
 
 def test_a_chain_made_by_the_tests_is_the_chain_of_the_format(untouched: Path):

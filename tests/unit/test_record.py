@@ -250,8 +250,8 @@ LATER = {
     "api": "timetrial",
     "restored": (),
     "told": (),
-    "trainer": "python",
     "parameters_sha256": None,
+    "trainer": "python",
 }
 """Fields that came to the format later, and what they are where a file lacks them."""
 

@@ -30,7 +30,7 @@ class Interval(NamedTuple):
 
 def next_point(charged: float, every: float, budget: float) -> float:
     """The first grid point past `charged`, or the budget where that comes first."""
-    number = math.floor(charged / every) + 1
+    number = math.floor(min(charged / every, 2.0**62)) + 1
     if number * every <= charged:  # the division was rounded down
         number += 1
     return min(number * every, budget)

@@ -11,7 +11,7 @@ from timetrial.audit.reading import AuditedTrial, Campaign
 from timetrial.audit.space import search_space
 from timetrial.errors import UserError
 from timetrial.registry import base_of
-from timetrial.ruleset import RULESETS, Ruleset, load_ruleset
+from timetrial.ruleset import Ruleset, load_ruleset, ruleset_names
 from timetrial.seeds import seed as seed_of
 from timetrial.tuning import prescribed_point
 
@@ -52,7 +52,7 @@ def check_campaign(campaign: Campaign) -> Iterator[Finding]:
 
 def installed_ruleset(ruleset: Ruleset) -> Ruleset | None:
     """The ruleset of that name in this installation."""
-    return load_ruleset(ruleset.name) if (RULESETS / f"{ruleset.name}.toml").is_file() else None
+    return load_ruleset(ruleset.name) if ruleset.name in ruleset_names() else None
 
 
 def _base(name: str, workloads: Mapping[str, Any]) -> str | None:
@@ -142,7 +142,7 @@ def check_source(trial: AuditedTrial) -> Iterator[Finding]:
         links = [path for path in folder.rglob("*") if path.is_symlink()]
         found = {"submission_sha256": source.sha256, "api": source.api}
         found["tuning"] = "self" if source.self_tuning else "external"
-    except (UserError, OSError) as error:
+    except (UserError, OSError, RecursionError, MemoryError) as error:
         yield wrong("submission_sha256", f"cannot be read: {error}", run.submission_sha256, "unknown")
         return
     for field, value in found.items():
@@ -171,7 +171,7 @@ def check_point(trial: AuditedTrial) -> Iterator[Finding]:
         return
     seed = seed_of(run.seed, run.workload, run.study, None, "tuning")
     try:
-        expected = prescribed_point(space, tuning, trial=run.trial, seed=seed, longer_lists=source.api == "algoperf")
+        expected = prescribed_point(space, tuning, trial=run.trial, seed=seed, longer_lists=run.api == "algoperf")
     except UserError as error:
         yield _wrong(trial, "hyperparameters", "hparams", "the search space gives no point", error, run.hparams)
         return

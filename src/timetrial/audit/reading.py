@@ -16,6 +16,9 @@ from timetrial.record import RECORD_NAME, EndLine, EvalLine, RecordError, Resume
 from timetrial.registry import SUBMISSION_FILE
 from timetrial.ruleset import Ruleset
 
+_MOST = 100_000
+"""Studies, and trials a study, that a campaign may say it has."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Campaign:
@@ -138,7 +141,8 @@ def _read_trial(folder: Path, campaigns: dict[Path, Campaign | None], runs: Runs
             Finding(kind="malformed", message=message if number else str(error), path=path, line=number)
         )
         return
-    lines = tuple(line + b"\n" for line in whole.split(b"\n"))
+    count = 1 + len(record.evals) + len(record.resumes) + (record.end is not None)
+    lines = tuple(line + b"\n" for line in whole.split(b"\n")[:count])  # a running trial may have written another
     run = record.run
     if run.api == "algoperf" and not (run.workload_sha256 or run.submission_sha256 or asked.is_file()):
         runs.imported.append(path)
@@ -157,7 +161,7 @@ def _campaign(path: Path, campaigns: dict[Path, Campaign | None], runs: Runs) ->
     if path not in campaigns:
         try:
             campaigns[path] = _read_campaign(path)
-        except (UserError, KeyError, ValueError, RecursionError) as error:
+        except (UserError, LookupError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
             campaigns[path] = None
             missing = " is missing" if isinstance(error, KeyError) else ""
             message = f"not a campaign's description: {error}{missing}"
@@ -167,10 +171,17 @@ def _campaign(path: Path, campaigns: dict[Path, Campaign | None], runs: Runs) ->
 
 def _read_campaign(path: Path) -> Campaign:
     data = read_campaign(path)
+    ruleset = Ruleset.from_json(fields.mapping(data["ruleset"]), where="ruleset")
+    fields.text(ruleset.name)
+    for self_tuning, board in ((False, ruleset.external), (True, ruleset.self_tuning)):
+        if board is not None and max(board.studies, board.trials) > _MOST:
+            raise ValueError(f"more than {_MOST} studies or trials")
+        for name in ruleset.workloads if board is not None else ():
+            fields.duration(ruleset.budget(name, self_tuning=self_tuning))
     return Campaign(
         path=path,
         seed=fields.whole(data["seed"]),
-        ruleset=Ruleset.from_json(fields.mapping(data["ruleset"]), where="ruleset"),
+        ruleset=ruleset,
         ruleset_sha256=fields.text(data["ruleset_sha256"]),
         submission_sha256={k: fields.text(v) for k, v in fields.mapping(data["submission_sha256"]).items()},
         self_tuning={k: fields.flag(v) for k, v in fields.mapping(data["self_tuning"]).items()},

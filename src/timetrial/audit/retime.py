@@ -40,7 +40,7 @@ def choose(trials: Sequence[AuditedTrial], count: int, seed: int) -> list[Audite
 
 
 def rerun(trial: AuditedTrial, scratch: Path, *, factor: float = FACTOR, worker: Sequence[str] = WORKER) -> Rerun:
-    """Runs the trial again in `scratch`, with as many cores as it had, and compares. Its folder is only read."""
+    """Runs the trial again in `scratch`, as isolated and on as many cores as it was, and compares."""
     assert trial.campaign is not None
     assert trial.source is not None
     trial.source.copy_to(scratch / "source")
@@ -56,6 +56,7 @@ def rerun(trial: AuditedTrial, scratch: Path, *, factor: float = FACTOR, worker:
         self_tuning=run.tuning == "self",
         folder=str(scratch / "trial"),
         checkpoint_seconds=3600.0,
+        isolation=run.isolation,
     )
     with on_cores(run.hardware.get("cores")):
         run_jobs([job], ruleset.hang_seconds, Nobody(), worker=worker)
@@ -136,8 +137,8 @@ def _bad_metric(
                 return name, new, value
         return None
     name = f"valid/{trial.run.target.metric}"
-    new, value = _interpolated(fresh, old.step, name), old.metrics[name]
-    if new is None or not (math.isfinite(new) and math.isfinite(value)):
+    new, value = _interpolated(fresh, old.step, name), old.metrics.get(name)
+    if new is None or value is None or not (math.isfinite(new) and math.isfinite(value)):
         return None
     if math.isclose(value, new, rel_tol=_CURVE, abs_tol=_CURVE * abs(trial.run.target.value)):
         return None

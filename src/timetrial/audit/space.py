@@ -22,7 +22,7 @@ def search_space(source: Source) -> SearchSpace | None:
             return {} if source.self_tuning else read_search_space(source.folder / ALGOPERF_SEARCH_SPACE)
         assigned = [value for value in map(_assigned, source.parse().body) if value is not None]
         return check_search_space(_value(assigned[0])) if len(assigned) == 1 else None
-    except (UserError, ValueError, TypeError, RecursionError):
+    except (UserError, ValueError, TypeError, RecursionError, MemoryError):
         return None
 
 

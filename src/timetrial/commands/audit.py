@@ -52,19 +52,20 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(audited: "TrialAudit | Rerun") -> None:
+    from timetrial.audit.findings import printable
     from timetrial.audit.run import TrialAudit
 
     count = len(audited.findings)
     how = f"compared {audited.compared}" if isinstance(audited, TrialAudit) else "run again"
-    print(f"{f'{count} findings' if count else 'ok':<12}{audited.trial.name}  {how}", flush=True)
+    print(printable(f"{f'{count} findings' if count else 'ok':<12}{audited.trial.name}  {how}"), flush=True)
 
 
 def _print(audit: "Audit") -> None:
+    from timetrial.audit.findings import printable
+
     findings = audit.all_findings()
-    for finding in findings:
-        print(finding)
-    for note in audit.notes:
-        print(f"note: {note}")
+    for said in (*map(str, findings), *(f"note: {note}" for note in audit.notes)):
+        print(printable(said))
     again = ""
     if audit.retime_seed is not None:
         again = f", {len(audit.reruns)} of them run again (--seed {audit.retime_seed})"

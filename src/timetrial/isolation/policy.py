@@ -2,12 +2,12 @@
 
 Bubblewrap and Docker are given one policy: no network; nothing to write but private temporary files and one file for
 arrays; the submission and the training rows, read-only, and no other data; no privileges; bounded memory, processes
-and time. What the kernel limits by process (memory, processes, file sizes) the child limits itself, before it reads any
-code of the submission (`timetrial.isolation.child`), because neither tool does so for ordinary users.
+and time. Under bubblewrap, which limits neither, memory, processes and file sizes are limited by process.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -79,6 +79,7 @@ def require(isolation: Isolation) -> None:
         _tool("bwrap", "--sandbox needs bubblewrap: apt-get install bubblewrap, or use --docker")
         if os.geteuid() == 0:
             _tool("setpriv", "--sandbox as root needs setpriv: apt-get install util-linux")
+        _tool("prlimit", "--sandbox needs prlimit: apt-get install util-linux")
     elif isolation == "docker":
         _tool("docker", "--docker needs Docker (https://docs.docker.com/engine/install/), or use --sandbox")
 
@@ -131,7 +132,19 @@ def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[s
     if root:
         words += [_tool("setpriv", "setpriv is not installed"), f"--reuid={_user()}", f"--regid={_user()}"]
         words += ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    words += [_tool("prlimit", "prlimit is not installed"), "--core=0"]
+    words += [f"--{name}={_allowed(name, value)}" for name, value in _limits(policy).items()]
     return [*words, sys.executable, "-P", *module]
+
+
+def _limits(policy: Policy) -> dict[str, int]:
+    return {"data": policy.memory_bytes, "fsize": policy.file_bytes, "nproc": policy.processes}
+
+
+def _allowed(name: str, value: int) -> int:
+    """The limit, or the lower one that holds for this process already."""
+    hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
 
 
 def _kept_to_become_another() -> list[str]:
@@ -144,6 +157,7 @@ def _docker(policy: Policy, mounts: Mounts, module: Sequence[str], name: str) ->
     words += ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(policy.processes)]
     words += ["--user", f"{_user()}:{_user()}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"]
+    words += ["--ulimit", "core=0", "--ulimit", f"fsize={policy.file_bytes}", "--ulimit", f"data={policy.memory_bytes}"]
     words += ["--shm-size", str(64 << 20), "--workdir", "/tmp"]
     words += ["--tmpfs", f"/tmp:rw,nosuid,nodev,size={policy.scratch_bytes}"]
     for inside, outside in mounts.read_only().items():

@@ -89,7 +89,6 @@ class Process:
         threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
         self._pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
         first = {
-            "limits": _limits(isolated.policy),
             "workload": workload.name,
             "name": source.name,
             "file": source.path.name,
@@ -204,15 +203,6 @@ class Process:
         done = subprocess.run(("docker", verb, self._name), capture_output=True, text=True)
         if done.returncode and verb != "kill":
             raise SubmissionFailure("error", f"docker {verb}: {_printable(done.stderr)}")
-
-
-def _limits(policy: Policy) -> dict[str, int]:
-    return {
-        "RLIMIT_DATA": policy.memory_bytes,
-        "RLIMIT_FSIZE": policy.file_bytes,
-        "RLIMIT_NPROC": policy.processes,
-        "RLIMIT_CORE": 0,
-    }
 
 
 def _shared_memory() -> str | None:
