@@ -25,6 +25,7 @@ from timetrial.judge import Judge
 from timetrial.record import RecordWriter, RunRecord, read_record
 from timetrial.trial import Trial, run_trial
 
+CONFIG: Any = jax.config
 LABELS = int(toy_splits()["test"]["label"].sum())
 
 
@@ -129,7 +130,7 @@ os.environ["XLA_FLAGS"] = "--xla_cpu_enable_fast_math=true"
 import jax
 jax.config.update("jax_default_matmul_precision", "float32")
 """,
-        lambda record, said: jax.config.jax_default_matmul_precision == "float32",
+        lambda record, said: CONFIG.jax_default_matmul_precision == "float32",
     ),
     Lie(
         "puts a module of its own in the place of one of the harness",
@@ -172,7 +173,7 @@ def undone() -> Iterator[None]:
     owners: tuple[Any, ...] = (Judge, Evaluator, RecordWriter, Stopwatch, time)
     before = [dict(vars(owner)) for owner in owners]
     modules, finders, environment = dict(sys.modules), list(sys.meta_path), dict(os.environ)
-    precision = jax.config.jax_default_matmul_precision
+    precision = CONFIG.jax_default_matmul_precision
     try:
         yield
     finally:
@@ -246,6 +247,23 @@ def test_in_the_harness_s_process_a_submission(lie: Lie, tmp_path: Path):
     with undone():
         record, said = tried(tmp_path, submission(lie.text))
         assert lie.succeeded(record, said)
+
+
+NAN = custom("""
+    def step(problem, state, batch, key):
+        return state._replace(params=[p * jnp.nan for p in state.params]), {"loss": jnp.float32(0)}
+""")
+
+
+def test_a_model_that_is_not_a_number_reaches_no_target_though_its_error_rate_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    easy = rules(budget=1600, target=0.75)
+    ends = [run(tmp_path, NAN, ruleset=easy).end]
+    monkeypatch.setattr(Judge, "_finite", lambda self, line: True)
+    ends.append(run(tmp_path, NAN, ruleset=easy).end)
+
+    assert [end.status for end in ends if end is not None] == ["diverged", "reached"]
 
 
 LEFT_IN_THE_RECORD = {
