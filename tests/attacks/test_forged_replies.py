@@ -24,10 +24,11 @@ from toys import toy_workload
 from timetrial import machine
 from timetrial.devices import Mesh
 from timetrial.isolation.policy import EXCHANGE
-from timetrial.isolation.process import Process
-from timetrial.isolation.remote import Described, RemoteTrainer, Tracer
+from timetrial.isolation.process import Isolated, Process
+from timetrial.isolation.remote import Apart, Described, RemoteTrainer, Tracer
 from timetrial.isolation.wire import MAX_LINE, BrokenWire, Spec, space_from_json
 from timetrial.judge import Counts, SubmissionFailure
+from timetrial.tuning import default_point
 from timetrial.worker import PREEMPTED
 
 TOY = toy_workload()
@@ -49,13 +50,15 @@ def saying(reply: dict[str, Any]) -> str:
     return f"\nos.write(1, {json.dumps(reply).encode()!r} + b'\\n')\n"
 
 
-def started(folder: Path, *replies: Reply, **policy: Any) -> Process:
+def started(folder: Path, *replies: Reply) -> Process:
     """A process that has said that it is ready, and goes on with these replies."""
+    return Process(forging(*replies), write(folder, SGD), TOY, {}, platform="cpu", needs_data=False)
+
+
+def forging(*replies: Reply) -> Isolated:
     said = ({"ready": machine.packages()}, *replies)
     words = (r if isinstance(r, bytes) else json.dumps(r).encode() + b"\n" for r in said)
-    isolated = sandboxed(module=(FORGER, *(word.hex() for word in words)), policy=replace(POLICY, **policy))
-    task = {"horizon_examples": 3200, "device_count": 1, "device_memory_bytes": 1 << 30}
-    return Process(isolated, write(folder, SGD), TOY, task, platform="cpu", needs_data=False)
+    return sandboxed(module=(FORGER, *(word.hex() for word in words)))
 
 
 def trainer(process: Process) -> RemoteTrainer:
@@ -269,6 +272,14 @@ def test_a_process_only_harms_itself_that(forgery: Forgery, tmp_path: Path):
 @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.name)
 def test_a_trusting_reader_would_be_harmed_by_a_process_that(forgery: Forgery):
     assert forgery.believed()
+
+
+def test_a_search_space_carries_no_weights_past_the_clock(tmp_path: Path):
+    space = {"learnt": {"kind": "Choice", "values": ["w" * 10_000], "default": None}}
+    apart = Apart(forging({"space": space}), write(tmp_path, SGD), TOY, {})
+    with pytest.raises(SubmissionFailure, match="more than 4,096 characters"):
+        apart.describe(default_point, told=None)
+    assert default_point(space_from_json(space)) == {"learnt": "w" * 10_000}
 
 
 def test_a_process_that_never_answers_is_hung_when_its_time_is_up(tmp_path: Path):

@@ -82,9 +82,9 @@ from dataclasses import replace
 from timetrial.record import RecordWriter
 written = RecordWriter.eval
 RecordWriter.eval = lambda self, line: written(
-    self, replace(line, metrics={name: 0.5 * value for name, value in line.metrics.items()}) if line.step else line)
+    self, replace(line, metrics={name: 0.01 * value for name, value in line.metrics.items()}) if line.step else line)
 """,
-        lambda record, said: record.evals[-1].metrics["valid/loss"] < 0.75 * honest_loss(),
+        lambda record, said: record.evals[-1].metrics["valid/loss"] < 0.1,  # honestly it comes to 0.4
     ),
     Lie(
         "stops the clock",
@@ -197,20 +197,6 @@ def tried(folder: Path, text: str, **options: Any) -> tuple[RunRecord, str]:
     with contextlib.redirect_stderr(io.StringIO()) as log:
         record = run(folder, text, ruleset=rules(budget=1600), **options)
     return record, log.getvalue()
-
-
-_honest: list[float] = []
-
-
-def honest_loss() -> float:
-    """Of the toy, trained by nobody who lies: any trainer comes to about as much."""
-    return _honest[0]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def honest(tmp_path_factory: pytest.TempPathFactory) -> None:
-    record, _ = tried(tmp_path_factory.mktemp("honest"), SGD)
-    _honest[:] = [record.evals[-1].metrics["valid/loss"]]
 
 
 @pytest.fixture(scope="module")

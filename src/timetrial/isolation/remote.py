@@ -1,5 +1,6 @@
 """Submissions that nobody trusts, as trainers: programs where they are pure, else a process of their own."""
 
+import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,6 +25,8 @@ SETTINGS = ("dropout_rate", "label_smoothing")
 _MOST = 1 << 62
 """Above what anybody counts."""
 _LARGEST_BATCH = 1 << 24
+_LARGEST_POINT = 4096
+"""Characters of JSON; more could carry what was learnt before anything is charged."""
 
 
 class Described(NamedTuple):
@@ -62,6 +65,8 @@ class Apart:
             try:
                 space = space_from_json(process.ask({"do": "space"}).get("space"))
                 point = choose(space)
+                if len(json.dumps(dict(point))) > _LARGEST_POINT:
+                    raise BrokenWire(f"a point of the search space takes more than {_LARGEST_POINT:,} characters")
                 answer = process.ask({"do": "hooks", "point": dict(point), "told": told})
                 return Described(point, space, bool(answer.get("hooks")), _size(answer.get("batch_size")))
             except BrokenWire as error:
