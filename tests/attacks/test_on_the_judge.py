@@ -260,7 +260,10 @@ LEFT_IN_THE_RECORD = {
 }
 
 
-@pytest.mark.parametrize("name", LEFT_IN_THE_RECORD)
+@pytest.mark.parametrize(
+    "name",
+    [name if name == "moves the target" else pytest.param(name, marks=pytest.mark.slow) for name in LEFT_IN_THE_RECORD],
+)
 def test_an_audit_finds_that_a_submission(name: str, tmp_path: Path):
     lie = next(lie for lie in LIES if lie.name == name)
     source = write(tmp_path, submission(lie.text))
