@@ -25,6 +25,8 @@ DAY = os.environ.get("TIMETRIAL_RESULT") or datetime.datetime.now(datetime.UTC).
 
 
 def test_an_entry_of_the_committed_results_comes_out_again(tmp_path: Path):
+    if not ENTRIES:
+        pytest.skip("no results are committed yet")
     path = random.Random(DAY).choice(ENTRIES)
     old = read_record(path)
     source, workload = find_source(old.run.submission), load_workload(old.run.workload)

@@ -132,7 +132,10 @@ def _rows_of(operation: Any, functions: dict[str, Any], known: dict[str, int | N
     if operation.name == "func.call":
         name = ir.FlatSymbolRefAttr(operation.attributes["callee"]).value
         if name.startswith(CALL_PREFIX):
-            return int(name.removeprefix(CALL_PREFIX).partition("_")[0])
+            said = name.removeprefix(CALL_PREFIX).partition("_")[0]
+            if not (said.isascii() and said.isdecimal()):
+                raise ContractError(f"the program's marker {name!r} says no number of rows")
+            return int(said)
         if name not in known:
             known[name] = None
             known[name] = _rows(functions[name], functions, known)
