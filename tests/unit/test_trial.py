@@ -186,8 +186,8 @@ def test_a_while_loop_around_the_loss_is_refused_by_the_examples_clock_and_flagg
         def step(problem, state, batch, key):
             new, report = gradient_step(problem, state, batch, key)
             value = lambda: problem.loss(new.params, new.model_state, batch, key)[0]
-            jax.lax.while_loop(lambda i: i < value() * 0, lambda i: i + 1, 0.0)
-            return new, report
+            turns = jax.lax.while_loop(lambda i: i < value() * 0, lambda i: i + 1, 0.0)
+            return new, {"loss": report["loss"] + turns}
     """)
     refused = run(tmp_path, searching)
     assert refused.end is not None
@@ -203,8 +203,8 @@ def test_eval_params_decides_what_is_evaluated_and_its_rows_are_charged(tmp_path
         def init(params, model_state, key):
             return params
         def eval_params(problem, state, batch, key):
-            problem.loss(state.params, state.model_state, batch, key)
-            return state.opt_state, state.model_state
+            loss, _ = problem.loss(state.params, state.model_state, batch, key)
+            return [p + 0 * loss for p in state.opt_state], state.model_state
         hooks = {"eval_params": eval_params}
     """)
     record = run(tmp_path, frozen, ruleset=rules("steps", budget=4, eval_every=2))
