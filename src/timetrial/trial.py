@@ -16,6 +16,8 @@ from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
+from timetrial.instrument_log import Choice
+from timetrial.instruments.observer import Observer
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import TrialKeeper
 from timetrial.loading import Loaded, Source, load
@@ -68,6 +70,7 @@ def run_trial(
     announce: Callable[[RunHeader], None] = lambda header: None,
     leave: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
+    instruments: Choice | None = None,
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
 
@@ -77,7 +80,8 @@ def run_trial(
 
     A record of the same trial that was interrupted is taken up, from its newest checkpoint where there is one: evals
     after that are replayed, compared, and not written again. Once `leave()` is true the trial makes a checkpoint and
-    ends as interrupted; otherwise it makes one every `checkpoint_seconds` of wall time, uncharged.
+    ends as interrupted; otherwise it makes one every `checkpoint_seconds` of wall time, uncharged. `instruments` look
+    at its steps, uncharged too, and write `folder/instruments.jsonl`.
 
     Raises FileExistsError where the trial has a result already, UserError where the ruleset cannot run the workload,
     ReplayError where a resumed trial does not come to the evals of its record, OSError where that cannot be written.
@@ -159,6 +163,18 @@ def run_trial(
             exact_examples=ruleset.clock == "examples",
             before_start=forget_cache if ruleset.clock == "seconds" else None,
         )
+        observer = None
+        if instruments is not None:
+            observer = Observer(
+                trainer,
+                workload,
+                instruments,
+                folder,
+                seed=seed_of(trial.seed, workload.name, trial.study, trial.trial, "instruments"),
+                mesh=mesh,
+                now=now,
+                resume=resume,
+            )
         keeper = TrialKeeper(trainer, writer, folder, now, every_seconds=checkpoint_seconds)
         judge = Judge(
             trainer,
@@ -170,6 +186,7 @@ def run_trial(
             always_test=ruleset.test_evals == "always",
             keeper=keeper,
             leave=leave,
+            instruments=observer,
         )
         over = False
         try:
@@ -181,6 +198,8 @@ def run_trial(
             raise
         finally:
             keeper.close(over=over)
+            if observer is not None:
+                observer.close()
             trainer.close()
 
 

@@ -1,0 +1,274 @@
+"""What each set of instruments measures, in one compiled program a set, so that quantities share what they cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from timetrial.instrument_log import SETS, SetName
+from timetrial.instruments import quantities
+from timetrial.instruments.curvature import (
+    Diagonal,
+    Tridiagonal,
+    extremes,
+    hessian_product,
+    hutchinson,
+    lanczos,
+    preconditioned,
+)
+from timetrial.instruments.optimizer_state import inverse_root
+from timetrial.instruments.per_row import GRADIENT_EDGES, RowMoments, histogram, row_moments
+from timetrial.instruments.probe import ProbeLoss, Rows, dot, norms
+from timetrial.submission import Batch, Leaves
+from timetrial.workload import Array
+
+_VECTORS = 2
+"""Random vectors of a look at the Hessian's trace."""
+_TURNS = 8
+"""Turns of Lanczos' iteration."""
+_FLAT = 1e-3
+"""Curvature below this share of the mean counts as this share in TIC, whose inverse would else be all noise."""
+
+_OF_ROWS = (
+    "gradient_variance gradient_square norm_test inner_product_test orthogonality_test noise_scale gradient_histogram "
+    "mean_gsnr early_stopping cabs tic_trace tic_diagonal gradient_histogram_2d"
+).split()
+_OF_LOSS = "probe_loss alpha gradient_norm cosine hessian_trace hessian_diagonal hessian_max_eigenvalue".split()
+_PRECONDITIONED = "preconditioned_max_eigenvalue"
+_FROM = {
+    "business": "mean_gsnr early_stopping cabs tic_trace tic_diagonal hessian_trace hessian_diagonal".split(),
+    "full": ["gradient_histogram_2d", "hessian_max_eigenvalue", _PRECONDITIONED],
+}
+"""The first set that has a quantity; all others that need a loss are in `economy`."""
+
+
+def has(set_name: SetName, least: SetName) -> bool:
+    """Whether a set has what `least` has."""
+    return SETS.index(set_name) >= SETS.index(least)
+
+
+def absences(
+    set_name: SetName, *, sees_loss: bool, coupled: bool, second_moments: bool, learning_rate: bool
+) -> dict[str, str]:
+    """The quantities of a set that cannot be had here, with reasons."""
+    why: dict[str, str] = {}
+    if not learning_rate:
+        why["cabs"] = "the optimizer's state names no learning_rate (optax.inject_hyperparams puts one there)"
+    if not second_moments:
+        why[_PRECONDITIONED] = "the optimizer's state holds no running mean of squared gradients of optax's (nu)"
+    if coupled:
+        reason = "batch norm couples the rows of a batch: a row has no gradient of its own"
+        why |= dict.fromkeys(_OF_ROWS, reason)
+    if not sees_loss:
+        reason = "the submission is driven by the host (AlgoPerf's API): only its parameters are seen"
+        why |= dict.fromkeys((*_OF_ROWS, *_OF_LOSS, _PRECONDITIONED), reason)
+
+    def first(name: str) -> SetName:
+        return next((s for s in SETS if name in _FROM.get(s, ())), "economy")
+
+    return {name: reason for name, reason in why.items() if has(set_name, first(name))}
+
+
+class Seen(NamedTuple):
+    """The two ends of a step, as a set needs them."""
+
+    initial: Leaves
+    before: Leaves
+    after: Leaves
+    model_state: Leaves
+    """Before the step."""
+    second_moments: tuple[Leaves, Leaves] | None
+    """Before and after the step."""
+    step: Array
+    """Steps taken with it."""
+
+
+class Sums(NamedTuple):
+    """What the device makes of a step; None where the set, or the workload, does not have it."""
+
+    param_norm: Array
+    """(L,) for the L arrays of parameters; likewise `distance`, `update_size` and `gradient_norm`."""
+    distance: Array
+    update_size: Array
+    start: tuple[Array, Array] | None = None
+    """f_n and slopes along the step, (b,) each, where it begins."""
+    end: tuple[Array, Array] | None = None
+    gradient_norm: Array | None = None
+    spread: Array | None = None
+    """The sum over rows of |g_n - g|^2."""
+    along: Array | None = None
+    """Inner products of g_n and g, (b,)."""
+    counts: Array | None = None
+    counts_2d: Array | None = None
+    signal_to_noise: Array | None = None
+    """The mean of g^2 / S over the parameters whose gradients differ at all."""
+    tic_diagonal: Array | None = None
+    traces: Array | None = None
+    diagonal_sums: Array | None = None
+    """(L,): the estimated diagonal, summed over each array."""
+    diagonal_counts: Array | None = None
+    plain: Tridiagonal | None = None
+    preconditioned: Tridiagonal | None = None
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One set of instruments for one workload: `sums` runs on the device, `values` makes numbers of them."""
+
+    set: SetName
+    loss: ProbeLoss | None
+    """None where only parameters are seen."""
+    batch_size: int
+    """Rows of a training batch."""
+    chunk: int
+    """Rows whose gradients are taken at a time."""
+
+    def sums(self, seen: Seen, batch: Batch | None, key: Array | None) -> Sums:
+        """To be jitted."""
+        update = [a - b for a, b in zip(seen.after, seen.before, strict=True)]
+        moved = [b - a for a, b in zip(seen.initial, seen.before, strict=True)]
+        sums = Sums(norms(seen.before), norms(moved), norms(update))
+        if self.loss is None or batch is None or key is None:
+            return sums
+        own, vectors, start = jax.random.split(key, 3)
+        rows = self.loss.rows(seen.before, seen.model_state, batch, own)
+        losses = self.loss.row_losses(seen.model_state, rows)
+        sums = sums._replace(end=jax.jvp(losses, (seen.after,), (update,)))
+        moments = None
+        if self.loss.coupled:
+            sums = sums._replace(
+                start=jax.jvp(losses, (seen.before,), (update,)),
+                gradient_norm=norms(jax.grad(lambda p: jnp.mean(losses(p)))(seen.before)),
+            )
+        else:
+            moments = self._moments(seen, rows, update)
+            sums = sums._replace(
+                start=(moments.losses, moments.slopes),
+                gradient_norm=norms(moments.mean),
+                spread=jnp.stack([jnp.sum(s) for s in moments.squares]).sum(),
+                along=jax.jvp(losses, (seen.before,), (moments.mean,))[1],
+                counts=moments.histogram,
+                counts_2d=moments.histogram_2d,
+            )
+        product = hessian_product(losses, seen.before)
+        if has(self.set, "business"):
+            found = hutchinson(product, seen.before, vectors, _VECTORS)
+            sums = _with_diagonal(sums, found)
+            if moments is not None:
+                sums = _with_ratios(sums, moments, found, batch.size)
+        if has(self.set, "full"):
+            sums = sums._replace(plain=lanczos(product, seen.before, start, _TURNS))
+            if seen.second_moments is not None:
+                scaled = preconditioned(product, inverse_root(*seen.second_moments, seen.step))
+                sums = sums._replace(preconditioned=lanczos(scaled, seen.before, start, _TURNS))
+        return sums
+
+    def _moments(self, seen: Seen, rows: Rows, update: Leaves) -> RowMoments:
+        assert self.loss is not None
+        loss = self.loss
+        return row_moments(
+            lambda some: loss.row_losses(seen.model_state, some),
+            seen.before,
+            rows,
+            update,
+            chunk=self.chunk,
+            histogram_2d=has(self.set, "full"),
+        )
+
+    def values(self, sums: Any, learning_rate: float | None) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
+        """Scalars, numbers by parameter array, and histograms, of sums that lie on the host."""
+        arrays = {name: getattr(sums, name) for name in ("param_norm", "distance", "update_size")}
+        total = {name: _total(row) for name, row in arrays.items()}
+        values = {**total, "update_ratio": total["update_size"] / total["param_norm"] if total["param_norm"] else np.nan}
+        if sums.start is None:
+            return values, _lists(arrays), {}
+        start, end = quantities.Line(*sums.start), quantities.Line(*sums.end)
+        arrays["gradient_norm"] = sums.gradient_norm
+        gradient_norm = _total(sums.gradient_norm)
+        loss, slope = (float(np.mean(x, dtype=np.float64)) for x in start)
+        rows = len(start.losses)
+        values |= {
+            "probe_loss": loss,
+            "alpha": quantities.alpha(start, end),
+            "gradient_norm": gradient_norm,
+            "cosine": quantities.cosine(slope, gradient_norm, total["update_size"]),
+        }
+        trace = None if sums.traces is None else float(np.mean(sums.traces, dtype=np.float64))
+        if trace is not None:
+            arrays["hessian_trace"] = sums.diagonal_sums
+            error = float(np.std(sums.traces, ddof=1, dtype=np.float64)) / len(sums.traces) ** 0.5
+            values |= {"hessian_trace": trace, "hessian_trace_error": error}
+        if sums.spread is not None:
+            found = quantities.moments(float(sums.spread), gradient_norm, rows)
+            tests = quantities.gradient_tests(found, sums.along, gradient_norm, self.batch_size)
+            values |= {
+                "gradient_variance": found.variance,
+                "gradient_square": found.square,
+                "noise_scale": found.noise_scale,
+                "norm_test": tests.norm,
+                "inner_product_test": tests.inner_product,
+                "orthogonality_test": tests.orthogonality,
+            }
+            if trace is not None:
+                signal = float(sums.signal_to_noise)
+                values |= {
+                    "mean_gsnr": signal,
+                    "early_stopping": quantities.early_stopping(signal, rows),
+                    "tic_trace": quantities.tic_trace(found.variance, gradient_norm, rows, trace),
+                    "tic_diagonal": float(sums.tic_diagonal),
+                }
+                if learning_rate is not None:
+                    values["cabs"] = quantities.cabs(learning_rate, found.variance, loss)
+        for name, matrix in (("hessian", sums.plain), ("preconditioned", sums.preconditioned)):
+            if matrix is not None:
+                largest, error, smallest = extremes(matrix)
+                values |= {
+                    f"{name}_max_eigenvalue": largest,
+                    f"{name}_max_eigenvalue_error": error,
+                    f"{name}_min_eigenvalue": smallest,
+                }
+        histograms = {
+            "gradient_histogram": sums.counts,
+            "gradient_histogram_2d": sums.counts_2d,
+            "hessian_diagonal": sums.diagonal_counts,
+        }
+        return values, _lists(arrays), _lists({k: v.astype(int) for k, v in histograms.items() if v is not None})
+
+
+def _with_diagonal(sums: Sums, found: Diagonal) -> Sums:
+    flat = jnp.concatenate([d.reshape(-1) for d in found.diagonal])
+    return sums._replace(
+        traces=found.traces,
+        diagonal_sums=jnp.stack([d.sum() for d in found.diagonal]),
+        diagonal_counts=histogram(flat, GRADIENT_EDGES),
+    )
+
+
+def _with_ratios(sums: Sums, moments: RowMoments, found: Diagonal, rows: int) -> Sums:
+    """GSNR: Liu et al. 2020, equation 2. TIC: Thomas et al. 2020, with the diagonals of both matrices.
+
+    Parameters whose gradients do not differ from row to row (those of a dead unit) are left out of the mean GSNR. In TIC
+    negative curvature, which means nothing there, counts by its size.
+    """
+    gradient, squares, curvature = (
+        jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (moments.mean, moments.squares, found.diagonal)
+    )
+    varies = squares > 0
+    ratios = jnp.where(varies, gradient**2 * (rows - 1) / jnp.where(varies, squares, 1), 0)
+    curvature = jnp.abs(curvature)
+    second_moment = squares / rows + gradient**2
+    return sums._replace(
+        signal_to_noise=ratios.sum() / jnp.maximum(varies.sum(), 1),
+        tic_diagonal=jnp.sum(second_moment / jnp.maximum(curvature, _FLAT * curvature.mean() + 1e-30)),
+    )
+
+
+def _total(norms_l: np.ndarray) -> float:
+    return float(np.sqrt(np.sum(np.square(norms_l, dtype=np.float64))))
+
+
+def _lists(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return {name: array.tolist() for name, array in arrays.items()}
