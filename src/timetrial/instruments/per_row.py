@@ -110,7 +110,7 @@ def histogram(values: Array, edges: np.ndarray) -> Array:
 
     Values that are not numbers are counted nowhere.
     """
-    at_least = jnp.stack([jnp.sum(values >= edge) for edge in mirrored(edges)])
+    at_least = jnp.sum(values.reshape(1, -1) >= mirrored(edges)[:, None], axis=1)
     all_ = jnp.sum(values == values)  # not so where it is not a number
     upper, lower = jnp.append(at_least, 0), jnp.insert(at_least, 0, all_)
     return lower - upper

@@ -1,0 +1,221 @@
+"""Instruments leave a trial as it is to the bit, say what they cannot see, and write no step twice."""
+
+import itertools
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fakes import FakeClock, FakeTrainer, ListRecorder, header
+from test_resume import WITH_STATE_EVERYWHERE, bits, leave_after
+from toy_trials import SGD, rules, write
+from toys import toy_workload
+
+from timetrial.checkpoint import FOLDER
+from timetrial.instrument_log import Choice, Log, read_log
+from timetrial.judge import Counts, Judge
+from timetrial.record import RunRecord, read_record
+from timetrial.trial import Trial, run_trial
+
+pytestmark = pytest.mark.usefixtures("keep_programs", "quick_compilation")
+
+ADAM = """
+    import optax
+    from timetrial import LogUniform, from_optax
+    SEARCH_SPACE = {"learning_rate": LogUniform(1e-3, 1.0, default=0.01)}
+    def make(hparams, task):
+        return from_optax(optax.inject_hyperparams(optax.adam)(optax.linear_schedule(0.01, 0.0, 200)))
+"""
+
+
+def train(out: Path, text: str = SGD, choice: Choice | None = None, **options: Any) -> RunRecord:
+    """A hundred steps of 16 rows, evaluated every 20."""
+    source = write(out.parent, text)
+    run_trial(
+        options.pop("workload", None) or toy_workload(dropout=True),
+        source,
+        options.pop("ruleset", rules(budget=1600, eval_every=320)),
+        Trial(seed=0, study=0, trial=0, self_tuning=source.self_tuning),
+        out,
+        workload_sha256="f" * 64,
+        instruments=choice,
+        **options,
+    )
+    return read_record(out / "record.jsonl")
+
+
+def log_of(folder: Path) -> Log:
+    return read_log(folder / "instruments.jsonl")
+
+
+def evaluated(folder: Path) -> dict[str, Any]:
+    """The parameters that were evaluated at the end, by the hash that their checkpoint has."""
+    return {
+        str(path.parent.parent.name): json.loads(path.read_text())["sha256"]
+        for path in (folder / "evaluated").rglob("about/metadata")
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "batch_norm"),
+    [(ADAM, False), (WITH_STATE_EVERYWHERE, True)],
+    ids=["adam, rows alone", "every hook, rows coupled"],
+)
+def test_parameters_and_metrics_are_the_same_to_the_bit_with_instruments_and_without(
+    tmp_path: Path, text: str, batch_norm: bool
+):
+    workload = toy_workload(dropout=True, batch_norm=batch_norm)
+    plain = train(tmp_path / "plain", text, workload=workload)
+    seen = train(tmp_path / "seen", text, Choice(set="full", every=7), workload=workload)
+    steps = int(bits(seen)[2])
+    assert bits(seen) == bits(plain)
+    assert evaluated(tmp_path / "seen") == evaluated(tmp_path / "plain") != {}
+    assert [look.step for look in log_of(tmp_path / "seen").looks] == list(range(0, steps, 7))
+
+
+def test_each_step_can_be_looked_at_and_tells_of_the_state_before_it(tmp_path: Path):
+    train(tmp_path / "out", SGD, Choice(set="basic", every=1))
+    log = log_of(tmp_path / "out")
+    assert [look.step for look in log.looks] == list(range(100))
+    assert [look.examples for look in log.looks] == [16 * step for step in range(100)]
+    assert log.looks[0].values["distance"] == 0
+    assert log.looks[1].values["distance"] == pytest.approx(log.looks[0].values["update_size"])
+    assert [array["name"] for array in log.headers[0].params] == ["dense/bias", "dense/kernel"]
+    assert {len(row) for look in log.looks for row in look.arrays.values()} == {2}
+    assert log.headers[0].probe_rows == 0
+    assert log.headers[0].absent == {}
+    for look in log.looks:
+        assert set(look.values) == {"step_loss", "param_norm", "distance", "update_size", "update_ratio"}
+        assert look.wall_seconds > 0
+
+
+QUANTITIES: Mapping[str, set[str]] = {
+    "economy": {
+        *("step_loss", "param_norm", "distance", "update_size", "update_ratio", "probe_loss", "alpha", "gradient_norm"),
+        *("cosine", "gradient_variance", "gradient_square", "noise_scale", "norm_test", "inner_product_test"),
+        "orthogonality_test",
+    },
+    "business": {
+        *("mean_gsnr", "early_stopping", "cabs", "hessian_trace", "hessian_trace_error", "tic_trace", "tic_diagonal"),
+    },
+    "full": {
+        *("hessian_max_eigenvalue", "hessian_max_eigenvalue_error", "hessian_min_eigenvalue"),
+        *("preconditioned_max_eigenvalue", "preconditioned_max_eigenvalue_error", "preconditioned_min_eigenvalue"),
+    },
+}
+
+
+def test_a_set_has_what_it_is_said_to_have_and_all_of_the_sets_before_it(tmp_path: Path):
+    expected: set[str] = set()
+    for name, new in QUANTITIES.items():
+        expected |= new
+        train(tmp_path / name, ADAM, Choice.of(name, "50"))
+        log = log_of(tmp_path / name)
+        assert log.headers[0].absent == {}
+        assert log.headers[0].probe_rows == 8
+        for look in log.looks:
+            assert set(look.values) == expected
+            assert look.hyperparameters["learning_rate"] == pytest.approx(0.01 * (1 - look.step / 200))
+            finite = [name for name, value in look.values.items() if np.isfinite(value)]
+            assert len(finite) >= len(expected) - 5  # noise scale, TIC; the preconditioner at the first step
+
+
+@pytest.mark.parametrize(
+    ("text", "workload", "absent"),
+    [
+        (SGD, toy_workload(), {"cabs": "learning_rate", "preconditioned_max_eigenvalue": "squared gradients"}),
+        (ADAM, toy_workload(batch_norm=True), {"norm_test": "batch norm", "cabs": "batch norm", "tic_trace": "batch norm"}),
+    ],
+    ids=["sgd", "batch norm"],
+)  # fmt: skip
+def test_what_cannot_be_seen_is_absent_with_a_reason(tmp_path: Path, text: str, workload: Any, absent: dict[str, str]):
+    train(tmp_path / "out", text, Choice(set="full", every=50), workload=workload)
+    log = log_of(tmp_path / "out")
+    for name, why in absent.items():
+        assert why in log.headers[0].absent[name]
+        assert all(name not in look.values for look in log.looks)
+    for look in log.looks:
+        assert not set(log.headers[0].absent) & {*look.values, *look.histograms}
+        assert {"alpha", "gradient_norm", "hessian_trace", "hessian_max_eigenvalue"} <= set(look.values)
+
+
+class Ticks:
+    """Seconds that pass because somebody looks at the clock, so that a trial leaves at a step of our choice."""
+
+    def __init__(self) -> None:
+        self._looks = itertools.count()
+
+    def __call__(self) -> float:
+        return 0.3 * next(self._looks)
+
+
+def seen_alike(log: Log) -> Any:
+    """All that may not depend on an interruption."""
+    return [(look.step, look.examples, look.values, look.arrays, look.histograms) for look in log.looks]
+
+
+@pytest.mark.parametrize(("asked", "with_checkpoint"), [(30, True), (90, True), (60, False)])
+def test_after_an_interruption_the_log_is_what_it_would_have_been_and_no_step_is_in_it_twice(
+    tmp_path: Path, asked: int, with_checkpoint: bool
+):
+    choice = Choice(set="economy", every=3)
+    whole = train(tmp_path / "whole", ADAM, choice, now=Ticks())
+    stopped = train(tmp_path / "parts", ADAM, choice, now=Ticks(), leave=leave_after(asked))
+    assert stopped.end is not None
+    assert stopped.end.status == "interrupted"
+    assert 0 < len(log_of(tmp_path / "parts").looks) < 33
+    if not with_checkpoint:
+        shutil.rmtree(tmp_path / "parts" / FOLDER)
+    resumed = train(tmp_path / "parts", ADAM, choice, now=Ticks())
+    assert bits(resumed) == bits(whole)
+    assert seen_alike(log_of(tmp_path / "parts")) == seen_alike(log_of(tmp_path / "whole"))
+
+
+def test_a_trial_may_go_on_with_other_instruments(tmp_path: Path):
+    train(tmp_path / "out", SGD, Choice(set="basic", every=3), now=Ticks(), leave=leave_after(90))
+    train(tmp_path / "out", SGD, Choice(set="economy", every=10), now=Ticks())
+    log = log_of(tmp_path / "out")
+    assert [found.set for found in log.headers] == ["basic", "economy"]
+    steps = [look.step for look in log.looks]
+    assert steps == sorted(set(steps))
+    assert "alpha" in log.looks[-1].values
+
+
+class SlowEye:
+    """Instruments that take a thousand seconds a look, at every other step."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock = clock
+        self._begun: int | None = None
+        self.seen: list[tuple[int, int]] = []
+
+    def due(self, step: int) -> bool:
+        return step % 2 == 0 if self._begun is None else step > self._begun
+
+    def before(self, counts: Counts, seconds: float) -> None:
+        if counts.step % 2 == 0:
+            self._begun = counts.step
+            self._clock.spend(500)
+
+    def after(self, step: int) -> None:
+        if self._begun is not None and step > self._begun:
+            self.seen.append((self._begun, step))
+            self._begun = None
+            self._clock.spend(500)
+
+
+def test_what_instruments_take_is_not_charged():
+    clock, recorder = FakeClock(), ListRecorder()
+    eye = SlowEye(clock)
+    trainer = FakeTrainer(clock, step=1.0, init=3.0)
+
+    def evaluate(params: Any, model_state: Any, splits: Any) -> dict[str, float]:
+        return {"valid/loss": 1.0, "valid/error_rate": 1.0}
+
+    end = Judge(trainer, evaluate, recorder, header(budget=20.0, eval_every=5.0), now=clock, instruments=eye).run()
+    assert end.seconds == 20.0
+    assert [line.seconds for line in recorder.evals] == [0, 5, 10, 15, 20]
+    assert eye.seen == [(step, step + 1) for step in range(0, 17, 2)]
