@@ -1,9 +1,10 @@
 """Instruments leave a trial as it is to the bit, say what they cannot see, and write no step twice."""
 
+import functools
 import itertools
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,22 @@ def train(out: Path, text: str = SGD, choice: Choice | None = None, **options: A
     return read_record(out / "record.jsonl")
 
 
+Trained = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The folder of a whole trial; the same arguments give the same trial, which nobody may change."""
+
+    @functools.cache
+    def once(text: str, choice: Choice | None, *, batch_norm: bool = False) -> Path:
+        folder = tmp_path_factory.mktemp("trained") / "out"
+        train(folder, text, choice, workload=toy_workload(dropout=True, batch_norm=batch_norm))
+        return folder
+
+    return once
+
+
 def log_of(folder: Path) -> Log:
     return read_log(folder / "instruments.jsonl")
 
@@ -65,20 +82,18 @@ def evaluated(folder: Path) -> dict[str, Any]:
     ids=["adam, rows alone", "every hook, rows coupled"],
 )
 def test_parameters_and_metrics_are_the_same_to_the_bit_with_instruments_and_without(
-    tmp_path: Path, text: str, batch_norm: bool
+    trained: Trained, text: str, batch_norm: bool
 ):
-    workload = toy_workload(dropout=True, batch_norm=batch_norm)
-    plain = train(tmp_path / "plain", text, workload=workload)
-    seen = train(tmp_path / "seen", text, Choice(set="full", every=7), workload=workload)
-    steps = int(bits(seen)[2])
-    assert bits(seen) == bits(plain)
-    assert evaluated(tmp_path / "seen") == evaluated(tmp_path / "plain") != {}
-    assert [look.step for look in log_of(tmp_path / "seen").looks] == list(range(0, steps, 7))
+    plain = trained(text, None, batch_norm=batch_norm)
+    seen = trained(text, Choice(set="full", every=7), batch_norm=batch_norm)
+    outcomes = [bits(read_record(folder / "record.jsonl")) for folder in (plain, seen)]
+    assert outcomes[0] == outcomes[1]
+    assert evaluated(seen) == evaluated(plain) != {}
+    assert [look.step for look in log_of(seen).looks] == list(range(0, outcomes[0][2], 7))
 
 
-def test_each_step_can_be_looked_at_and_tells_of_the_state_before_it(tmp_path: Path):
-    train(tmp_path / "out", SGD, Choice(set="basic", every=1))
-    log = log_of(tmp_path / "out")
+def test_each_step_can_be_looked_at_and_tells_of_the_state_before_it(trained: Trained):
+    log = log_of(trained(SGD, Choice(set="basic", every=1)))
     assert [look.step for look in log.looks] == list(range(100))
     assert [look.examples for look in log.looks] == [16 * step for step in range(100)]
     assert log.looks[0].values["distance"] == 0
@@ -108,12 +123,11 @@ QUANTITIES: Mapping[str, set[str]] = {
 }
 
 
-def test_a_set_has_what_it_is_said_to_have_and_all_of_the_sets_before_it(tmp_path: Path):
+def test_a_set_has_what_it_is_said_to_have_and_all_of_the_sets_before_it(trained: Trained):
     expected: set[str] = set()
-    for name, new in QUANTITIES.items():
+    for every, (name, new) in zip((3, 7, 7), QUANTITIES.items(), strict=True):
         expected |= new
-        train(tmp_path / name, ADAM, Choice.of(name, "50"))
-        log = log_of(tmp_path / name)
+        log = log_of(trained(ADAM, Choice.of(name, str(every))))
         assert log.headers[0].absent == {}
         assert log.headers[0].probe_rows == 8
         for look in log.looks:
@@ -124,16 +138,17 @@ def test_a_set_has_what_it_is_said_to_have_and_all_of_the_sets_before_it(tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("text", "workload", "absent"),
+    ("text", "batch_norm", "absent"),
     [
-        (SGD, toy_workload(), {"cabs": "learning_rate", "preconditioned_max_eigenvalue": "squared gradients"}),
-        (ADAM, toy_workload(batch_norm=True), {"norm_test": "batch norm", "cabs": "batch norm", "tic_trace": "batch norm"}),
+        (SGD, False, {"cabs": "learning_rate", "preconditioned_max_eigenvalue": "squared gradients"}),
+        (WITH_STATE_EVERYWHERE, True, {"norm_test": "batch norm", "cabs": "batch norm", "tic_trace": "batch norm"}),
     ],
     ids=["sgd", "batch norm"],
-)  # fmt: skip
-def test_what_cannot_be_seen_is_absent_with_a_reason(tmp_path: Path, text: str, workload: Any, absent: dict[str, str]):
-    train(tmp_path / "out", text, Choice(set="full", every=50), workload=workload)
-    log = log_of(tmp_path / "out")
+)
+def test_what_cannot_be_seen_is_absent_with_a_reason(
+    trained: Trained, text: str, batch_norm: bool, absent: dict[str, str]
+):
+    log = log_of(trained(text, Choice(set="full", every=7), batch_norm=batch_norm))
     for name, why in absent.items():
         assert why in log.headers[0].absent[name]
         assert all(name not in look.values for look in log.looks)
@@ -159,10 +174,10 @@ def seen_alike(log: Log) -> Any:
 
 @pytest.mark.parametrize(("asked", "with_checkpoint"), [(30, True), (90, True), (60, False)])
 def test_after_an_interruption_the_log_is_what_it_would_have_been_and_no_step_is_in_it_twice(
-    tmp_path: Path, asked: int, with_checkpoint: bool
+    trained: Trained, tmp_path: Path, asked: int, with_checkpoint: bool
 ):
     choice = Choice(set="economy", every=3)
-    whole = train(tmp_path / "whole", ADAM, choice, now=Ticks())
+    whole = trained(ADAM, choice)
     stopped = train(tmp_path / "parts", ADAM, choice, now=Ticks(), leave=leave_after(asked))
     assert stopped.end is not None
     assert stopped.end.status == "interrupted"
@@ -170,13 +185,13 @@ def test_after_an_interruption_the_log_is_what_it_would_have_been_and_no_step_is
     if not with_checkpoint:
         shutil.rmtree(tmp_path / "parts" / FOLDER)
     resumed = train(tmp_path / "parts", ADAM, choice, now=Ticks())
-    assert bits(resumed) == bits(whole)
-    assert seen_alike(log_of(tmp_path / "parts")) == seen_alike(log_of(tmp_path / "whole"))
+    assert bits(resumed) == bits(read_record(whole / "record.jsonl"))
+    assert seen_alike(log_of(tmp_path / "parts")) == seen_alike(log_of(whole))
 
 
 def test_a_trial_may_go_on_with_other_instruments(tmp_path: Path):
-    train(tmp_path / "out", SGD, Choice(set="basic", every=3), now=Ticks(), leave=leave_after(90))
-    train(tmp_path / "out", SGD, Choice(set="economy", every=10), now=Ticks())
+    train(tmp_path / "out", ADAM, Choice(set="basic", every=1), now=Ticks(), leave=leave_after(60))
+    train(tmp_path / "out", ADAM, Choice(set="economy", every=3), now=Ticks())
     log = log_of(tmp_path / "out")
     assert [found.set for found in log.headers] == ["basic", "economy"]
     steps = [look.step for look in log.looks]

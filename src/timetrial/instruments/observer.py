@@ -103,7 +103,7 @@ class Observer:
         )
         batch = self._probe_batch(begun.counts.step) if self._rows else None
         try:
-            sums = jax.device_get(self._sums(seen, batch, jax.random.fold_in(self._key, begun.counts.step)))
+            sums = jax.device_get(self._measure(seen, batch, jax.random.fold_in(self._key, begun.counts.step)))
         except (MemoryError, jax.errors.JaxRuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -145,12 +145,11 @@ class Observer:
         self._preconditions = bool(self._rows) and has(choice.set, "full") and self._reader.has_second_moments
         parameters = sum(x.size for x in observed.params)
         self._measure = Measure(
-            set=choice.set,
-            loss=ProbeLoss(self._problem, workload.rows_coupled) if self._rows else None,
+            choice.set,
+            ProbeLoss(self._problem, workload.rows_coupled, workload.has_dropout) if self._rows else None,
             batch_size=observed.batch_size,
             chunk=chunk_rows(self._rows, parameters, jax.default_backend()) if self._rows else 1,
         )
-        self._sums = jax.jit(self._measure.sums)
         absent = absences(
             choice.set,
             sees_loss=sees_loss,

@@ -1,7 +1,7 @@
 """Gradients of single rows, never more of them at a time than memory holds; only what is summed over them is kept."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,38 +22,41 @@ _SAMPLED = 1 << 16
 _CHUNK_BYTES = 1 << 28
 
 
-class RowMoments(NamedTuple):
-    """Over the rows of a probe batch, b of them, with f_n the rows' losses, g_n their gradients and u a direction."""
+class RowSums(NamedTuple):
+    """What is known of the gradients g_n of the rows seen so far."""
 
+    rows: Array
+    """How many, float32 ()."""
     mean: Leaves
-    """The mean of g_n: the gradient of the probe batch."""
+    """Of g_n."""
     squares: Leaves
-    """The elementwise sums of (g_n - mean)^2; over b - 1 the variance of each element."""
-    losses: Array
-    """f_n, (b,)."""
-    slopes: Array
-    """The inner products of g_n and u, (b,)."""
+    """The elementwise sums of (g_n - mean)^2; over rows - 1 the variance of each element."""
     histogram: Array
     """Counts of the elements of g_n between the mirrored `GRADIENT_EDGES`, int32 (43,)."""
     histogram_2d: Array | None
     """Counts by parameter (13 bins) and by element (23 bins), float32; None where not asked for."""
 
 
-def row_moments(
-    losses_of: Callable[[Rows], RowLosses],
-    params: Leaves,
-    rows: Rows,
-    direction: Leaves,
-    *,
-    chunk: int,
-    histogram_2d: bool = False,
-) -> RowMoments:
-    """The moments of the rows' gradients, `chunk` rows at a time, merged as Chan, Golub and LeVeque (1979) do.
+def no_rows(params: Leaves, *, histogram_2d: bool) -> RowSums:
+    """The sums before any row is seen."""
+    shape = (2 * len(PARAMETER_EDGES) + 1, 2 * len(COARSE_EDGES) + 1)
+    return RowSums(
+        rows=jnp.zeros(()),
+        mean=[jnp.zeros_like(p) for p in params],
+        squares=[jnp.zeros_like(p) for p in params],
+        histogram=jnp.zeros(2 * len(GRADIENT_EDGES) + 1, jnp.int32),
+        histogram_2d=jnp.zeros(shape) if histogram_2d else None,
+    )
 
-    `losses_of` gives the loss of some of the rows; `chunk` must divide their number.
+
+def add_rows(
+    sums: RowSums, losses_of: Callable[[Rows], RowLosses], params: Leaves, rows: Rows, direction: Leaves
+) -> tuple[RowSums, tuple[Array, Array]]:
+    """The sums with c more rows, merged as Chan, Golub and LeVeque (1979) do; their f_n, and g_n'u for a direction u.
+
+    `losses_of` gives the loss of some of the rows. All c gradients are in memory at the same time.
     """
-    b = rows.keys.shape[0]
-    parts = jax.tree.map(lambda x: x.reshape(b // chunk, chunk, *x.shape[1:]), rows[:2])
+    c = rows.keys.shape[0]
     stride = -(-sum(p.size for p in params) // _SAMPLED)
 
     def sample(leaves: Leaves) -> Array:
@@ -61,28 +64,22 @@ def row_moments(
         flat = [x.reshape(*x.shape[: x.ndim - p.ndim], -1) for x, p in zip(leaves, params, strict=True)]
         return jnp.concatenate([x[..., ::stride] for x in flat], axis=-1)
 
-    def add(carry: tuple[Array, Leaves, Leaves, Array, Array | None], part: tuple[Batch, Array]) -> tuple[Any, Any]:
-        done, mean, squares, counts, counts_2d = carry
-        values, gradients = _each_row(losses_of, params, Rows(*part, rows.scale))
-        own_mean = [g.mean(0) for g in gradients]
-        own_squares = [jnp.sum((g - m) ** 2, axis=0) for g, m in zip(gradients, own_mean, strict=True)]
-        share = chunk / (done + chunk)
-        delta = [own - old for own, old in zip(own_mean, mean, strict=True)]
-        mean = [old + share * d for old, d in zip(mean, delta, strict=True)]
-        squares = [s + o + done * share * d**2 for s, o, d in zip(squares, own_squares, delta, strict=True)]
-        slopes = jax.vmap(lambda *g: dot(g, direction))(*gradients)
-        elements = sample(gradients)
-        counts = counts + histogram(elements, GRADIENT_EDGES)
-        if counts_2d is not None:
-            counts_2d = counts_2d + _histogram_2d(sample(params), elements)
-        return (done + chunk, mean, squares, counts, counts_2d), (values, slopes)
-
-    zeros = [jnp.zeros_like(p) for p in params]
-    counts = jnp.zeros(2 * len(GRADIENT_EDGES) + 1, jnp.int32)
-    shape = (2 * len(PARAMETER_EDGES) + 1, 2 * len(COARSE_EDGES) + 1)
-    carry = (jnp.float32(0), zeros, zeros, counts, jnp.zeros(shape) if histogram_2d else None)
-    (_, mean, squares, counts, counts_2d), (values, slopes) = jax.lax.scan(add, carry, parts)
-    return RowMoments(mean, squares, values.reshape(b), slopes.reshape(b), counts, counts_2d)
+    values, gradients = _each_row(losses_of, params, rows)
+    own_mean = [g.mean(0) for g in gradients]
+    own_squares = [jnp.sum((g - m) ** 2, axis=0) for g, m in zip(gradients, own_mean, strict=True)]
+    share = c / (sums.rows + c)
+    delta = [own - old for own, old in zip(own_mean, sums.mean, strict=True)]
+    squares = [s + o + sums.rows * share * d**2 for s, o, d in zip(sums.squares, own_squares, delta, strict=True)]
+    elements = sample(gradients)
+    counts_2d = sums.histogram_2d
+    more = RowSums(
+        rows=sums.rows + c,
+        mean=[old + share * d for old, d in zip(sums.mean, delta, strict=True)],
+        squares=squares,
+        histogram=sums.histogram + histogram(elements, GRADIENT_EDGES),
+        histogram_2d=None if counts_2d is None else counts_2d + _histogram_2d(sample(params), elements),
+    )
+    return more, (values, jax.vmap(lambda *g: dot(g, direction))(*gradients))
 
 
 def _each_row(losses_of: Callable[[Rows], RowLosses], params: Leaves, rows: Rows) -> tuple[Array, Leaves]:

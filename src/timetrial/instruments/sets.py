@@ -1,7 +1,7 @@
-"""What each set of instruments measures, in one compiled program a set, so that quantities share what they cost."""
+"""What each set of instruments measures: a few compiled passes, each made once for all quantities that need it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +11,6 @@ import numpy as np
 from timetrial.instrument_log import SETS, SetName
 from timetrial.instruments import quantities
 from timetrial.instruments.curvature import (
-    Diagonal,
     Tridiagonal,
     extremes,
     hessian_product,
@@ -20,8 +19,8 @@ from timetrial.instruments.curvature import (
     preconditioned,
 )
 from timetrial.instruments.optimizer_state import inverse_root
-from timetrial.instruments.per_row import GRADIENT_EDGES, RowMoments, histogram, row_moments
-from timetrial.instruments.probe import ProbeLoss, Rows, dot, norms
+from timetrial.instruments.per_row import GRADIENT_EDGES, RowSums, add_rows, histogram, no_rows
+from timetrial.instruments.probe import ProbeLoss, RowLosses, Rows, norms
 from timetrial.submission import Batch, Leaves
 from timetrial.workload import Array
 
@@ -114,69 +113,82 @@ class Sums(NamedTuple):
     preconditioned: Tridiagonal | None = None
 
 
-@dataclass(frozen=True)
 class Measure:
-    """One set of instruments for one workload: `sums` runs on the device, `values` makes numbers of them."""
+    """One set of instruments for one workload: calling it makes the sums of a step, `values` makes numbers of them."""
 
-    set: SetName
-    loss: ProbeLoss | None
-    """None where only parameters are seen."""
-    batch_size: int
-    """Rows of a training batch."""
-    chunk: int
-    """Rows whose gradients are taken at a time."""
+    def __init__(self, set_name: SetName, loss: ProbeLoss | None, *, batch_size: int, chunk: int) -> None:
+        """For training batches of `batch_size` rows, with the gradients of `chunk` rows taken at a time.
 
-    def sums(self, seen: Seen, batch: Batch | None, key: Array | None) -> Sums:
-        """To be jitted."""
-        update = [a - b for a, b in zip(seen.after, seen.before, strict=True)]
-        moved = [b - a for a, b in zip(seen.initial, seen.before, strict=True)]
-        sums = Sums(norms(seen.before), norms(moved), norms(update))
-        if self.loss is None or batch is None or key is None:
+        `loss` is None where only parameters are seen.
+        """
+        self._set: SetName = set_name
+        self._loss = loss
+        self._batch_size = batch_size
+        self._chunk = chunk
+        self._sizes = jax.jit(_sizes)
+        if loss is None:
+            return
+
+        def losses(seen: Seen, rows: Rows) -> RowLosses:
+            return loss.row_losses(seen.model_state, rows)
+
+        def add(sums: RowSums, seen: Seen, rows: Rows, update: Leaves) -> tuple[RowSums, tuple[Array, Array]]:
+            return add_rows(sums, lambda some: losses(seen, some), seen.before, rows, update)
+
+        self._rows = jax.jit(lambda seen, batch, key: loss.rows(seen.before, seen.model_state, batch, key))
+        self._along = jax.jit(lambda seen, rows, at, v: jax.jvp(losses(seen, rows), (at,), (v,)))
+        self._gradient = jax.jit(lambda seen, rows: jax.grad(lambda p: jnp.mean(losses(seen, rows)(p)))(seen.before))
+        self._product = jax.jit(lambda seen, rows, v: hessian_product(losses(seen, rows), seen.before)(v))
+        self._add = jax.jit(add, donate_argnums=0)
+
+    def __call__(self, seen: Seen, batch: Batch | None, key: Array) -> Sums:
+        """What the set can tell of a step, from a probe batch of rows of weight 1; on the device."""
+        update, sums = self._sizes(seen)
+        if self._loss is None or batch is None:
             return sums
         own, vectors, start = jax.random.split(key, 3)
-        rows = self.loss.rows(seen.before, seen.model_state, batch, own)
-        losses = self.loss.row_losses(seen.model_state, rows)
-        sums = sums._replace(end=jax.jvp(losses, (seen.after,), (update,)))
+        rows = self._rows(seen, batch, own)
+        sums = sums._replace(end=self._along(seen, rows, seen.after, update))
         moments = None
-        if self.loss.coupled:
-            sums = sums._replace(
-                start=jax.jvp(losses, (seen.before,), (update,)),
-                gradient_norm=norms(jax.grad(lambda p: jnp.mean(losses(p)))(seen.before)),
-            )
+        if self._loss.coupled:
+            line, gradient = self._along(seen, rows, seen.before, update), self._gradient(seen, rows)
         else:
-            moments = self._moments(seen, rows, update)
+            moments, line = self._moments(seen, rows, update)
+            gradient = moments.mean
             sums = sums._replace(
-                start=(moments.losses, moments.slopes),
-                gradient_norm=norms(moments.mean),
-                spread=jnp.stack([jnp.sum(s) for s in moments.squares]).sum(),
-                along=jax.jvp(losses, (seen.before,), (moments.mean,))[1],
+                spread=_total_of(moments.squares),
+                along=self._along(seen, rows, seen.before, gradient)[1],
                 counts=moments.histogram,
                 counts_2d=moments.histogram_2d,
             )
-        product = hessian_product(losses, seen.before)
-        if has(self.set, "business"):
+        sums = sums._replace(start=line, gradient_norm=_norms(gradient))
+        product = partial(self._product, seen, rows)
+        if has(self._set, "business"):
             found = hutchinson(product, seen.before, vectors, _VECTORS)
-            sums = _with_diagonal(sums, found)
+            sums = sums._replace(
+                traces=found.traces,
+                diagonal_sums=_sums_of(found.diagonal),
+                diagonal_counts=_histogram(found.diagonal),
+            )
             if moments is not None:
-                sums = _with_ratios(sums, moments, found, batch.size)
-        if has(self.set, "full"):
+                signal, tic = _ratios(moments, found.diagonal)
+                sums = sums._replace(signal_to_noise=signal, tic_diagonal=tic)
+        if has(self._set, "full"):
             sums = sums._replace(plain=lanczos(product, seen.before, start, _TURNS))
             if seen.second_moments is not None:
-                scaled = preconditioned(product, inverse_root(*seen.second_moments, seen.step))
+                scaled = preconditioned(product, _inverse_root(*seen.second_moments, seen.step))
                 sums = sums._replace(preconditioned=lanczos(scaled, seen.before, start, _TURNS))
         return sums
 
-    def _moments(self, seen: Seen, rows: Rows, update: Leaves) -> RowMoments:
-        assert self.loss is not None
-        loss = self.loss
-        return row_moments(
-            lambda some: loss.row_losses(seen.model_state, some),
-            seen.before,
-            rows,
-            update,
-            chunk=self.chunk,
-            histogram_2d=has(self.set, "full"),
-        )
+    def _moments(self, seen: Seen, rows: Rows, update: Leaves) -> tuple[RowSums, tuple[Array, Array]]:
+        sums = no_rows(seen.before, histogram_2d=has(self._set, "full"))
+        lines: list[tuple[Array, Array]] = []
+        for first in range(0, rows.batch.size, self._chunk):
+            some = Rows(*jax.tree.map(lambda x, first=first: x[first : first + self._chunk], rows[:2]), rows.scale)
+            sums, line = self._add(sums, seen, some, update)
+            lines.append(line)
+        values, slopes = zip(*lines, strict=True)
+        return sums, (jnp.concatenate(values), jnp.concatenate(slopes))
 
     def values(self, sums: Any, learning_rate: float | None) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
         """Scalars, numbers by parameter array, and histograms, of sums that lie on the host."""
@@ -203,7 +215,7 @@ class Measure:
             values |= {"hessian_trace": trace, "hessian_trace_error": error}
         if sums.spread is not None:
             found = quantities.moments(float(sums.spread), gradient_norm, rows)
-            tests = quantities.gradient_tests(found, sums.along, gradient_norm, self.batch_size)
+            tests = quantities.gradient_tests(found, sums.along, gradient_norm, self._batch_size)
             values |= {
                 "gradient_variance": found.variance,
                 "gradient_square": found.square,
@@ -238,32 +250,48 @@ class Measure:
         return values, _lists(arrays), _lists({k: v.astype(int) for k, v in histograms.items() if v is not None})
 
 
-def _with_diagonal(sums: Sums, found: Diagonal) -> Sums:
-    flat = jnp.concatenate([d.reshape(-1) for d in found.diagonal])
-    return sums._replace(
-        traces=found.traces,
-        diagonal_sums=jnp.stack([d.sum() for d in found.diagonal]),
-        diagonal_counts=histogram(flat, GRADIENT_EDGES),
-    )
+def _sizes(seen: Seen) -> tuple[Leaves, Sums]:
+    """The update, and what can be told of a step without the loss."""
+    update = [a - b for a, b in zip(seen.after, seen.before, strict=True)]
+    moved = [b - a for a, b in zip(seen.initial, seen.before, strict=True)]
+    return update, Sums(norms(seen.before), norms(moved), norms(update))
 
 
-def _with_ratios(sums: Sums, moments: RowMoments, found: Diagonal, rows: int) -> Sums:
-    """GSNR: Liu et al. 2020, equation 2. TIC: Thomas et al. 2020, with the diagonals of both matrices.
+_norms = jax.jit(norms)
+_inverse_root = jax.jit(inverse_root)
 
-    Parameters whose gradients do not differ from row to row (those of a dead unit) are left out of the mean GSNR. In TIC
+
+@jax.jit
+def _sums_of(leaves: Leaves) -> Array:
+    return jnp.stack([x.sum() for x in leaves])
+
+
+@jax.jit
+def _total_of(leaves: Leaves) -> Array:
+    return _sums_of(leaves).sum()
+
+
+@jax.jit
+def _histogram(leaves: Leaves) -> Array:
+    return histogram(jnp.concatenate([x.reshape(-1) for x in leaves]), GRADIENT_EDGES)
+
+
+@jax.jit
+def _ratios(moments: RowSums, diagonal: Leaves) -> tuple[Array, Array]:
+    """The mean of g^2 / S (Liu et al. 2020, equation 2), and TIC from the diagonals of both matrices (Thomas et al. 2020).
+
+    Parameters whose gradients do not differ from row to row (those of a dead unit) are left out of the mean. In TIC
     negative curvature, which means nothing there, counts by its size.
     """
     gradient, squares, curvature = (
-        jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (moments.mean, moments.squares, found.diagonal)
+        jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (moments.mean, moments.squares, diagonal)
     )
     varies = squares > 0
-    ratios = jnp.where(varies, gradient**2 * (rows - 1) / jnp.where(varies, squares, 1), 0)
+    ratios = jnp.where(varies, gradient**2 * (moments.rows - 1) / jnp.where(varies, squares, 1), 0)
     curvature = jnp.abs(curvature)
-    second_moment = squares / rows + gradient**2
-    return sums._replace(
-        signal_to_noise=ratios.sum() / jnp.maximum(varies.sum(), 1),
-        tic_diagonal=jnp.sum(second_moment / jnp.maximum(curvature, _FLAT * curvature.mean() + 1e-30)),
-    )
+    second_moment = squares / moments.rows + gradient**2
+    tic = jnp.sum(second_moment / jnp.maximum(curvature, _FLAT * curvature.mean() + 1e-30))
+    return ratios.sum() / jnp.maximum(varies.sum(), 1), tic
 
 
 def _total(norms_l: np.ndarray) -> float:
