@@ -56,9 +56,7 @@ class Choice:
             raise UserError(f"--every takes a number of steps from 1 on, or log; got {every!r}")
         if probe_rows is not None and probe_rows < 2:
             raise UserError(f"--probe-rows must be at least 2, as one row has no variance; got {probe_rows}")
-        return Choice(
-            set=cast(SetName, set_name), every="log" if every == "log" else int(every), probe_rows=probe_rows
-        )
+        return Choice(set=cast(SetName, set_name), every="log" if every == "log" else int(every), probe_rows=probe_rows)
 
 
 def _notch(step: int) -> int:
@@ -162,7 +160,9 @@ def read_log(path: Path) -> Log:
         if data.get("schema") != SCHEMA:
             raise LogError(f'{where}: no "schema": {SCHEMA}; this timetrial reads no other')
         if kind not in ("instruments", "look") or (kind == "look" and not headers):
-            raise LogError(f"{where}: a line of kind {kind!r}, where the first is `instruments` and others may be `look`")
+            raise LogError(
+                f"{where}: a line of kind {kind!r}, where the first is `instruments` and others may be `look`"
+            )
         try:
             if kind == "look":
                 looks.append(_look(data))

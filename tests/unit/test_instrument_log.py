@@ -21,7 +21,11 @@ HEADER = LogHeader(
 
 
 def look(step: int, **changes: Any) -> Look:
-    values: dict[str, Any] = {"values": {"alpha": 0.5}, "arrays": {"param_norm": [1.0]}, "histograms": {"counts": [1, 2]}}
+    values: dict[str, Any] = {
+        "values": {"alpha": 0.5},
+        "arrays": {"param_norm": [1.0]},
+        "histograms": {"counts": [1, 2]},
+    }
     return Look(
         step=step, examples=16 * step, seconds=0.5, wall_seconds=0.25, hyperparameters={"b1": 0.9}, **(values | changes)
     )
@@ -110,8 +114,13 @@ def test_log_looks_at_each_of_the_first_steps_and_twenty_times_in_each_tenfold()
 
 @pytest.mark.parametrize(
     ("set_name", "every", "rows", "message"),
-    [("first", "16", None, "no set"), ("full", "0", None, "--every"), ("full", "x", None, "--every"), ("full", "4", 1, "at least 2")],
-)  # fmt: skip
+    [
+        ("first", "16", None, "no set"),
+        ("full", "0", None, "--every"),
+        ("full", "x", None, "--every"),
+        ("full", "4", 1, "at least 2"),
+    ],
+)
 def test_a_choice_that_there_is_not_is_a_users_mistake(set_name: str, every: str, rows: int | None, message: str):
     with pytest.raises(UserError, match=message):
         Choice.of(set_name, every, rows)

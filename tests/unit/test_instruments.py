@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import jax
@@ -112,7 +113,11 @@ def close(value: Any, expected: Any, tolerance: float = 2e-4) -> bool:
 def test_sizes_are_norms_of_differences_of_states_in_all_and_by_array(quadratic: Quadratic, seen: Any):
     values, arrays, _ = seen
     step = -0.1 * quadratic.g
-    for name, vector in (("param_norm", quadratic.x), ("distance", quadratic.x - quadratic.initial), ("update_size", step)):
+    for name, vector in (
+        ("param_norm", quadratic.x),
+        ("distance", quadratic.x - quadratic.initial),
+        ("update_size", step),
+    ):
         assert close(values[name], np.linalg.norm(vector))
         assert close(arrays[name], [np.linalg.norm(part) for part in leaves(vector)])
     assert close(values["update_ratio"], np.linalg.norm(step) / np.linalg.norm(quadratic.x))
@@ -120,7 +125,9 @@ def test_sizes_are_norms_of_differences_of_states_in_all_and_by_array(quadratic:
 
 def test_the_gradient_of_the_probe_batch_is_the_mean_over_its_rows(quadratic: Quadratic, seen: Any):
     values, arrays, _ = seen
-    assert close(values["probe_loss"], np.einsum("nd,nd->n", (quadratic.x - quadratic.c), quadratic.gradients).mean() / 2)
+    assert close(
+        values["probe_loss"], np.einsum("nd,nd->n", (quadratic.x - quadratic.c), quadratic.gradients).mean() / 2
+    )
     assert close(values["gradient_norm"], np.linalg.norm(quadratic.g))
     assert close(arrays["gradient_norm"], [np.linalg.norm(part) for part in leaves(quadratic.g)])
     assert close(values["cosine"], 1.0)
@@ -204,7 +211,9 @@ def test_the_error_that_lanczos_gives_holds(seed: int):
     rng = np.random.RandomState(seed)
     root = rng.standard_normal((40, 40))
     matrix = (root + root.T) / 2
-    found = extremes(lanczos(lambda v: [jnp.asarray(matrix, jnp.float32) @ v[0]], [jnp.zeros(40)], jax.random.key(seed), 8))
+    found = extremes(
+        lanczos(lambda v: [jnp.asarray(matrix, jnp.float32) @ v[0]], [jnp.zeros(40)], jax.random.key(seed), 8)
+    )
     eigenvalues = np.linalg.eigvalsh(matrix)
     assert np.min(np.abs(eigenvalues - found.largest)) <= found.largest_error * 1.01 + 1e-4
     assert found.largest <= eigenvalues[-1] + 1e-4
@@ -261,7 +270,9 @@ def test_moments_do_not_depend_on_how_many_rows_are_taken_at_a_time(quadratic: Q
     assert int(found.histogram_2d.sum()) == ROWS * D
 
 
-def test_the_two_dimensional_histogram_counts_each_gradient_element_beside_its_parameter(quadratic: Quadratic, seen: Any):
+def test_the_two_dimensional_histogram_counts_each_gradient_element_beside_its_parameter(
+    quadratic: Quadratic, seen: Any
+):
     across = np.concatenate([[-np.inf], -(10.0 ** np.arange(1, -5, -1)), 10.0 ** np.arange(-4, 2), [np.inf]])
     along = np.concatenate([[-np.inf], -(10.0 ** np.arange(2, -9, -1)), 10.0 ** np.arange(-8, 3), [np.inf]])
     expected = np.histogram2d(np.tile(quadratic.x, ROWS), quadratic.gradients.ravel(), [across, along])[0]
@@ -395,7 +406,7 @@ def test_a_histogram_counts_each_number_once_and_in_its_bin(numbers: list[float]
     values = np.array(numbers, np.float32)
     counts = np.asarray(counted(values))
     edges = np.concatenate([[-np.inf], mirrored(GRADIENT_EDGES), [np.inf]])
-    expected = [int(np.sum((values >= low) & (values < high))) for low, high in zip(edges, edges[1:], strict=False)]
+    expected = [int(np.sum((values >= low) & (values < high))) for low, high in pairwise(edges)]
     assert counts.tolist() == expected
 
 

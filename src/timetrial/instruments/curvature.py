@@ -21,7 +21,7 @@ Product = Callable[[Leaves], Leaves]
 
 
 def hessian_product(losses: RowLosses, params: Leaves) -> Product:
-    """v -> H v, with H the Hessian of the mean of `losses` at `params`."""
+    """V -> H v, with H the Hessian of the mean of `losses` at `params`."""
     gradient = jax.grad(lambda p: jnp.mean(losses(p)))
     return lambda v: jax.jvp(gradient, (params,), (v,))[1]
 
@@ -64,7 +64,7 @@ class Tridiagonal(NamedTuple):
     diagonal: Array
     """(m,)."""
     beside: Array
-    """(m,): entry i lies beside entries i and i + 1 of the diagonal; the last is what the next turn would start from."""
+    """(m,): entry i lies beside entries i and i + 1 of the diagonal; the last is what comes next."""
 
 
 def lanczos(product: Product, params: Leaves, key: Array, turns: int) -> Tridiagonal:
@@ -122,7 +122,7 @@ def extremes(found: Tridiagonal) -> Extremes:
 
 
 def preconditioned(product: Product, scale: Leaves) -> Product:
-    """v -> S H S v with S = diag(scale): for scale = P^(-1/2) it has the eigenvalues of P^(-1) H."""
+    """V -> S H S v with S = diag(scale): for scale = P^(-1/2) it has the eigenvalues of P^(-1) H."""
     return lambda v: _times(scale, product(_times(scale, v)))
 
 

@@ -108,7 +108,7 @@ class Observer:
             if not is_out_of_memory(error):
                 raise
             raise UserError(
-                f"the {self._choice.set} instruments need more memory than there is, with a probe batch of {self._rows} "
+                f"the {self._choice.set} instruments need more memory than there is, with {self._rows} probe "
                 "rows; take fewer (--probe-rows) or another set"
             ) from error
         injected, loss = jax.device_get((self._reader.hyperparameters(observed.opt_state), observed.loss))

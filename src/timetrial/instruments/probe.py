@@ -44,7 +44,7 @@ class ProbeLoss:
         return Rows(batch, jax.random.split(key, batch.size), batch.size / jnp.sum(terms))
 
     def row_losses(self, model_state: Leaves, rows: Rows) -> RowLosses:
-        """params -> f_n for each row, float32 (b,)."""
+        """Params -> f_n for each row, float32 (b,)."""
         if self.coupled or not self.dropout:
             return lambda params: self._loss(params, model_state, rows.batch, rows.keys[0])[0] * rows.scale
 

@@ -52,8 +52,8 @@ class Tests(NamedTuple):
 def gradient_tests(found: Moments, along: Floats, gradient_norm: float, batch_size: int) -> Tests:
     """The three tests for a batch of `batch_size` rows; `along` holds the inner products of g_n and g, (b,).
 
-    theta^2 = tr S / (B |g_B|^2), with |g_B|^2 = |G|^2 + tr S / B, which is |g|^2 where b = B. The variance of g_n along g
-    is the inner product test's part of tr S, what is left the orthogonality test's: their squares add up.
+    theta^2 = tr S / (B |g_B|^2), with |g_B|^2 = |G|^2 + tr S / B, which is |g|^2 where b = B. The variance of g_n along
+    g is the inner product test's part of tr S, what is left the orthogonality test's: their squares add up.
     """
     noise = found.variance / batch_size
     expected = max(found.square, 0.0) + noise
@@ -118,7 +118,7 @@ def early_stopping(signal_to_noise: float, rows: int) -> float:
 
 
 def tic_trace(variance: float, gradient_norm: float, rows: int, hessian_trace: float) -> float:
-    """tr C / tr H, with C the mean of g_n g_n' (Thomas et al. 2020, section 3.3): Takeuchi's criterion, roughly.
+    """Tr C / tr H, with C the mean of g_n g_n' (Thomas et al. 2020, section 3.3): Takeuchi's criterion, roughly.
 
     NaN where the trace is not positive: at a place so far from a minimum it means nothing.
     """

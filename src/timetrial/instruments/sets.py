@@ -31,17 +31,21 @@ _TURNS = 8
 _FLAT = 1e-3
 """Curvature below this share of the mean counts as this share in TIC, whose inverse would else be all noise."""
 
-_OF_ROWS = (
-    "gradient_variance gradient_square norm_test inner_product_test orthogonality_test noise_scale gradient_histogram "
-    "mean_gsnr early_stopping cabs tic_trace tic_diagonal gradient_histogram_2d"
-).split()
-_OF_LOSS = "probe_loss alpha gradient_norm cosine hessian_trace hessian_diagonal hessian_max_eigenvalue".split()
-_PRECONDITIONED = "preconditioned_max_eigenvalue"
-_FROM = {
-    "business": "mean_gsnr early_stopping cabs tic_trace tic_diagonal hessian_trace hessian_diagonal".split(),
-    "full": ["gradient_histogram_2d", "hessian_max_eigenvalue", _PRECONDITIONED],
+_OF_LOSS: Mapping[SetName, tuple[str, ...]] = {
+    "economy": ("probe_loss", "alpha", "gradient_norm", "cosine"),
+    "business": ("hessian_trace", "hessian_diagonal"),
+    "full": ("hessian_max_eigenvalue", "preconditioned_max_eigenvalue"),
 }
-"""The first set that has a quantity; all others that need a loss are in `economy`."""
+"""What needs the loss, by the first set that has it."""
+_OF_ROWS: Mapping[SetName, tuple[str, ...]] = {
+    "economy": (
+        *("gradient_variance", "gradient_square", "noise_scale"),
+        *("norm_test", "inner_product_test", "orthogonality_test", "gradient_histogram"),
+    ),
+    "business": ("mean_gsnr", "early_stopping", "cabs", "tic_trace", "tic_diagonal"),
+    "full": ("gradient_histogram_2d",),
+}
+"""What needs the gradients of single rows, likewise."""
 
 
 def has(set_name: SetName, least: SetName) -> bool:
@@ -53,22 +57,23 @@ def absences(
     set_name: SetName, *, sees_loss: bool, coupled: bool, second_moments: bool, learning_rate: bool
 ) -> dict[str, str]:
     """The quantities of a set that cannot be had here, with reasons."""
+
+    def held(table: Mapping[SetName, tuple[str, ...]]) -> list[str]:
+        return [name for first, names in table.items() if has(set_name, first) for name in names]
+
+    of_loss, of_rows = held(_OF_LOSS), held(_OF_ROWS)
     why: dict[str, str] = {}
     if not learning_rate:
         why["cabs"] = "the optimizer's state names no learning_rate (optax.inject_hyperparams puts one there)"
     if not second_moments:
-        why[_PRECONDITIONED] = "the optimizer's state holds no running mean of squared gradients of optax's (nu)"
+        reason = "the optimizer's state holds no running mean of squared gradients of optax's (nu)"
+        why["preconditioned_max_eigenvalue"] = reason
     if coupled:
-        reason = "batch norm couples the rows of a batch: a row has no gradient of its own"
-        why |= dict.fromkeys(_OF_ROWS, reason)
+        why |= dict.fromkeys(of_rows, "batch norm couples the rows of a batch: a row has no gradient of its own")
     if not sees_loss:
         reason = "the submission is driven by the host (AlgoPerf's API): only its parameters are seen"
-        why |= dict.fromkeys((*_OF_ROWS, *_OF_LOSS, _PRECONDITIONED), reason)
-
-    def first(name: str) -> SetName:
-        return next((s for s in SETS if name in _FROM.get(s, ())), "economy")
-
-    return {name: reason for name, reason in why.items() if has(set_name, first(name))}
+        why |= dict.fromkeys((*of_rows, *of_loss), reason)
+    return {name: reason for name, reason in why.items() if name in (*of_rows, *of_loss)}
 
 
 class Seen(NamedTuple):
@@ -194,7 +199,10 @@ class Measure:
         """Scalars, numbers by parameter array, and histograms, of sums that lie on the host."""
         arrays = {name: getattr(sums, name) for name in ("param_norm", "distance", "update_size")}
         total = {name: _total(row) for name, row in arrays.items()}
-        values = {**total, "update_ratio": total["update_size"] / total["param_norm"] if total["param_norm"] else np.nan}
+        values = {
+            **total,
+            "update_ratio": total["update_size"] / total["param_norm"] if total["param_norm"] else np.nan,
+        }
         if sums.start is None:
             return values, _lists(arrays), {}
         start, end = quantities.Line(*sums.start), quantities.Line(*sums.end)
@@ -278,7 +286,7 @@ def _histogram(leaves: Leaves) -> Array:
 
 @jax.jit
 def _ratios(moments: RowSums, diagonal: Leaves) -> tuple[Array, Array]:
-    """The mean of g^2 / S (Liu et al. 2020, equation 2), and TIC from the diagonals of both matrices (Thomas et al. 2020).
+    """The mean of g^2 / S (Liu et al. 2020, equation 2), and TIC from both diagonals (Thomas et al. 2020).
 
     Parameters whose gradients do not differ from row to row (those of a dead unit) are left out of the mean. In TIC
     negative curvature, which means nothing there, counts by its size.
