@@ -13,7 +13,7 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 8, 10, 22
 _POINTS = 240
 """Most points of a line; more looks than that are drawn by the median of each stretch."""
 _SMOOTH = 9
-"""Looks whose median a line goes through."""
+"""Looks whose median a line goes through, where there are many."""
 _CELLS = 56
 """Most columns of a heat map."""
 
@@ -48,8 +48,9 @@ class Scale(NamedTuple):
         if self.log:
             first, last = math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9)
             every = max(1, math.ceil((last - first) / 6))
-            decades = [10.0**k for k in range(first, last + 1, every)]
-            return decades if len(decades) > 1 else [self.low, self.high]
+            factors = (1, 2, 5) if last - first < 3 else (1,)
+            found = [f * 10.0**k for k in range(first - 1, last + 1) if (k - first) % every == 0 for f in factors]
+            return [tick for tick in found if self.low <= tick <= self.high]
         raw = (self.high - self.low) / 5
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw * 0.999)
@@ -94,7 +95,7 @@ def _drawn(s: Series, x: Scale, y: Scale, low: float, high: float) -> Html:
         tag("circle", tag("title", f"{s.label}\nstep {a:,.0f}: {b:.4g}"), cx=f"{px:.1f}", cy=f"{py:.1f}", r="2")
         for px, py, a, b in points
     ]
-    half = _SMOOTH // 2
+    half = min(_SMOOTH // 2, len(s.y) // 8)
     middle = [float(np.median(s.y[max(0, i - half) : i + half + 1])) for i in range(len(s.y))]
     heights = [y(min(max(value, low), high)) for value in middle]
     path = "".join(
@@ -129,12 +130,10 @@ def heat_map(
     """
     parts_of = np.array_split(np.arange(len(rows)), min(_CELLS, len(rows)))
     cells = np.array([np.nan_to_num(rows[part]).mean(axis=0) for part in parts_of])
-    starts = [x[part[0]] for part in parts_of]
     width, height = (WIDTH - _RIGHT - _LEFT) / len(cells), (HEIGHT - _BOTTOM - _TOP) / cells.shape[1]
     parts = [
         tag(
             "rect",
-            tag("title", f"{f'step {starts[i]:,.0f}, ' if not ends[0] else ''}{names[r]}: {cells[i, r]:.3g}"),
             class_=f"h{min(9, int(cells[i, r] * 10))}",
             x=f"{_LEFT + i * width:.1f}",
             y=f"{HEIGHT - _BOTTOM - (r + 1) * height:.1f}",
