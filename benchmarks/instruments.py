@@ -34,7 +34,8 @@ from timetrial.devices import Mesh
 from timetrial.instrument_log import SETS, Choice
 from timetrial.instruments.observer import Observer
 from timetrial.problem import make_task
-from timetrial.trainer import Entry, PureTrainer
+from timetrial.programs import Entry
+from timetrial.trainer import PureTrainer
 from timetrial.workload import Batch, Field, ParamInfo, Workload
 
 SIDE, CHANNELS, CLASSES, BATCH = 32, 3, 10, 128

@@ -23,6 +23,7 @@ from timetrial import machine
 from timetrial.claims import LOCK_NAME, Heart, locked, take
 from timetrial.errors import UserError, unknown
 from timetrial.instrument_log import Choice
+from timetrial.isolation.policy import Isolation
 from timetrial.loading import Source
 from timetrial.record import (
     RECORD_NAME,
@@ -58,6 +59,8 @@ class Campaign:
     """Wall seconds between a trial's checkpoints."""
     instruments: Choice | None = None
     """What looks at the trials' steps; changes no result, and is no part of `campaign.json`."""
+    isolation: Isolation = "none"
+    """What keeps a submission apart from its trials."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
@@ -82,6 +85,7 @@ class Campaign:
                 folder=str(self.out / source.name / workload / f"study_{study}" / f"trial_{trial}"),
                 checkpoint_seconds=self.checkpoint_seconds,
                 instruments=None if self.instruments is None else asdict(self.instruments),
+                isolation=self.isolation,
             )
             for workload in self.ruleset.workloads
             for study, trial, source in self._turns()

@@ -50,7 +50,8 @@ class Scale(NamedTuple):
             every = max(1, math.ceil((last - first) / 6))
             factors = (1, 2, 5) if last - first < 3 else (1,)
             found = [f * 10.0**k for k in range(first - 1, last + 1) if (k - first) % every == 0 for f in factors]
-            return [tick for tick in found if self.low <= tick <= self.high]
+            within = [tick for tick in found if self.low <= tick <= self.high]
+            return within if len(within) > 1 else [self.low, self.high]
         raw = (self.high - self.low) / 5
         power = 10.0 ** math.floor(math.log10(raw))
         step = next(f * power for f in (1, 2, 2.5, 5, 10) if f * power >= raw * 0.999)

@@ -65,6 +65,7 @@ def _heading(number: int, run: Run) -> Html:
     return tag(
         "div",
         tag("h1", tag("span", "", class_=f"swatch run{number}"), run.title),
+        tag("p", tag("code", str(run.record.path.parent))),
         tag(
             "p", f"{state}. {seen}. Set {log.set}, every {log.every}; batches of {log.batch_size}{rows}.", class_="sub"
         ),

@@ -12,6 +12,7 @@ from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path
 from timetrial.instrument_log import SETS, Choice
+from timetrial.isolation.policy import add_isolation, require
 from timetrial.loading import find_source
 from timetrial.registry import base_of, shipped, submission_names
 from timetrial.ruleset import Ruleset, load_ruleset
@@ -62,6 +63,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held-out", metavar="SEED",
         help="add one held-out variant of each workload, drawn by this value, and derive its target first",
     )  # fmt: skip
+    add_isolation(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the campaign in DIR: run what has no result")
     add_format(parser)
 
@@ -99,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         checkpoint_seconds=args.checkpoint_every,
         instruments=Choice.of(args.instruments, args.every, args.probe_rows) if args.instruments else None,
+        isolation=args.isolation,
     )
+    require(args.isolation)
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
     if args.jobs > 1 and ruleset.clock == "seconds":

@@ -136,9 +136,8 @@ class Observer:
     def _prepare(self, observed: Observed) -> None:
         """At the first look: what depends on the submission's batch size and state."""
         choice, workload = self._choice, self._workload
-        sees_loss = observed.opt_state is not None
         rows = choice.probe_rows or max(8, observed.batch_size // 8)
-        rows = self._mesh.round_up(rows) if sees_loss and has(choice.set, "economy") else 0
+        rows = self._mesh.round_up(rows) if observed.whole and has(choice.set, "economy") else 0
         self._rows = min(rows, len(next(iter(self._train.values()))))
         self._initial: Leaves = self._copy(jax.tree.leaves(self._trainer.initial()[0]))
         self._reader = StateReader(observed.opt_state, observed.params)
@@ -152,7 +151,7 @@ class Observer:
         )
         absent = absences(
             choice.set,
-            sees_loss=sees_loss,
+            sees_loss=observed.whole,
             coupled=workload.rows_coupled,
             second_moments=self._reader.has_second_moments,
             learning_rate="learning_rate" in self._reader.hyperparameters(observed.opt_state),
