@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from timetrial.instruments import quantities
 from timetrial.instruments.curvature import extremes, hutchinson, lanczos
+from timetrial.instruments.measure import Measure, Seen
 from timetrial.instruments.optimizer_state import StateReader, inverse_root
 from timetrial.instruments.per_row import GRADIENT_EDGES, add_rows, chunk_rows, histogram, mirrored, no_rows
 from timetrial.instruments.probe import ProbeLoss, Rows
-from timetrial.instruments.sets import Measure, Seen
+from timetrial.instruments.readings import readings
 from timetrial.submission import Batch, LossAux
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -48,18 +49,19 @@ def measured(
 ) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
     """What the full set makes of a step."""
     options = {"moments": None, "learning_rate": None, "batch_size": TRAINING_ROWS} | more
-    measure = _measure(losses, coupled, options["batch_size"])
+    measure = _measure(losses, coupled)
     trees = [[jnp.asarray(x, jnp.float32) for x in leaves] for leaves in (initial, before, after)]
     seen = Seen(*trees, [], options["moments"], jnp.float32(7))
     rows = Batch(tuple(jnp.asarray(x, jnp.float32) for x in batch))
-    return measure.values(jax.device_get(measure(seen, rows, KEY)), options["learning_rate"])
+    sums = jax.device_get(measure(seen, rows, KEY))
+    return readings(sums, batch_size=options["batch_size"], learning_rate=options["learning_rate"])
 
 
 @cache
-def _measure(losses: Any, coupled: bool, batch_size: int) -> Measure:
+def _measure(losses: Any, coupled: bool) -> Measure:
     """Compiled once, though many tests ask for it."""
     problem: Any = FakeProblem(losses)
-    return Measure("full", ProbeLoss(problem, coupled, dropout=not coupled), batch_size=batch_size, chunk=3)
+    return Measure("full", ProbeLoss(problem, coupled, dropout=not coupled), chunk=3)
 
 
 # A quadratic: f_n = (x - c_n)' A (x - c_n) / 2, whose parameters x come as a vector of 2 and a matrix of 1 x 3.

@@ -5,9 +5,11 @@ import itertools
 import json
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import algoperf_toys
 import numpy as np
 import pytest
 from fakes import FakeClock, FakeTrainer, ListRecorder, header
@@ -15,8 +17,12 @@ from test_resume import WITH_STATE_EVERYWHERE, bits, leave_after
 from toy_trials import SGD, rules, write
 from toys import toy_workload
 
+from timetrial import trial
+from timetrial.campaign import Campaign
 from timetrial.checkpoint import FOLDER
+from timetrial.errors import UserError
 from timetrial.instrument_log import Choice, Log, read_log
+from timetrial.isolation.remote import RemoteTrainer
 from timetrial.judge import Counts, Judge
 from timetrial.record import RunRecord, read_record
 from timetrial.trial import Trial, run_trial
@@ -234,3 +240,40 @@ def test_what_instruments_take_is_not_charged():
     assert end.seconds == 20.0
     assert [line.seconds for line in recorder.evals] == [0, 5, 10, 15, 20]
     assert eye.seen == [(step, step + 1) for step in range(0, 17, 2)]
+
+
+def test_of_an_algoperf_submission_the_parameters_are_seen_and_all_else_is_absent_with_the_reason(tmp_path: Path):
+    source = algoperf_toys.write(tmp_path, algoperf_toys.JIT, space=[{"learning_rate": 0.1}])
+    run_trial(
+        toy_workload(),
+        source,
+        rules(budget=128, eval_every=64),
+        Trial(seed=0, study=0, trial=0, self_tuning=False),
+        tmp_path / "out",
+        workload_sha256="f" * 64,
+        instruments=Choice(set="full", every=3),
+    )
+    log = log_of(tmp_path / "out")
+    assert [look.step for look in log.looks] == [0, 3, 6]
+    assert {"alpha", "norm_test", "hessian_trace", "cabs"} <= set(log.headers[0].absent)
+    assert {"AlgoPerf" in why for why in log.headers[0].absent.values()} == {True}
+    for look in log.looks:
+        assert set(look.values) == {"param_norm", "distance", "update_size", "update_ratio"}
+        assert look.values["update_size"] > 0
+
+
+def test_a_submission_in_a_process_of_its_own_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    remote = trial._Ready({}, "process", lambda: RemoteTrainer.__new__(RemoteTrainer))
+    monkeypatch.setattr(trial, "_here", lambda setting: remote)
+    with pytest.raises(UserError, match="--isolation none"):
+        train(tmp_path / "out", SGD, Choice(set="basic", every=1))
+
+
+def test_a_campaign_hands_its_instruments_to_each_job(tmp_path: Path):
+    choice = Choice(set="business", every="log", probe_rows=32)
+    source = write(tmp_path, SGD)
+    campaign = Campaign(out=tmp_path / "out", ruleset=rules(), sources=(source,), seed=0, instruments=choice)
+    (job,) = campaign.jobs()
+    sent = json.loads(json.dumps(asdict(job)))
+    assert Choice(**sent["instruments"]) == choice
+    assert "instruments" not in campaign.to_json()

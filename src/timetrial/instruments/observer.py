@@ -12,10 +12,12 @@ from timetrial.devices import Mesh, put_replicated
 from timetrial.errors import UserError
 from timetrial.failures import is_out_of_memory
 from timetrial.instrument_log import LOG_NAME, Choice, LogHeader, LogWriter, Look
+from timetrial.instruments.measure import Measure, Seen
 from timetrial.instruments.optimizer_state import StateReader
 from timetrial.instruments.per_row import chunk_rows
 from timetrial.instruments.probe import ProbeLoss
-from timetrial.instruments.sets import Measure, Seen, absences, has
+from timetrial.instruments.readings import readings
+from timetrial.instruments.sets import absences, has
 from timetrial.judge import Counts, Observed
 from timetrial.problem import WorkloadProblem
 from timetrial.stream import EpochStream
@@ -113,16 +115,16 @@ class Observer:
             ) from error
         injected, loss = jax.device_get((self._reader.hyperparameters(observed.opt_state), observed.loss))
         hyperparameters = {name: float(value) for name, value in injected.items()}
-        values, arrays, histograms = self._measure.values(sums, hyperparameters.get("learning_rate"))
+        found = readings(sums, batch_size=observed.batch_size, learning_rate=hyperparameters.get("learning_rate"))
         self._writer.write(
             Look(
                 step=begun.counts.step,
                 examples=begun.counts.examples,
                 seconds=begun.seconds,
                 wall_seconds=begun.wall_seconds + self._now() - began,
-                values=values if loss is None else {"step_loss": float(loss), **values},
-                arrays=arrays,
-                histograms=histograms,
+                values=({} if loss is None else {"step_loss": float(loss)}) | found.values,
+                arrays=found.arrays,
+                histograms=found.histograms,
                 hyperparameters=hyperparameters,
             )
         )
@@ -146,7 +148,6 @@ class Observer:
         self._measure = Measure(
             choice.set,
             ProbeLoss(self._problem, workload.rows_coupled, workload.has_dropout) if self._rows else None,
-            batch_size=observed.batch_size,
             chunk=chunk_rows(self._rows, parameters, jax.default_backend()) if self._rows else 1,
         )
         absent = absences(
