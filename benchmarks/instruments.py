@@ -71,7 +71,7 @@ def workload() -> Workload:
         return losses, jnp.ones_like(losses)
 
     info = jax.tree.map(lambda x: ParamInfo(kind="weight", shape=x.shape), jax.eval_shape(init, jax.random.key(0))[0])
-    changes = {"init": init, "apply": apply, "loss": loss, "fields": fields, "param_info": info}
+    changes: dict[str, Any] = {"init": init, "apply": apply, "loss": loss, "fields": fields, "param_info": info}
     base = toy_workload(**changes, default_batch_size=BATCH, max_batch_size=BATCH)
     rows = {name: base.random_batch(8 * BATCH, seed) for seed, name in enumerate(("train", "valid", "test"))}
     return toy_workload(

@@ -56,7 +56,7 @@ class Choice:
             raise UserError(f"--every takes a number of steps from 1 on, or log; got {every!r}")
         if probe_rows is not None and probe_rows < 2:
             raise UserError(f"--probe-rows must be at least 2, as one row has no variance; got {probe_rows}")
-        return Choice(set=cast(SetName, set_name), every="log" if every == "log" else int(every), probe_rows=probe_rows)
+        return Choice(set=set_name, every="log" if every == "log" else int(every), probe_rows=probe_rows)
 
 
 def _notch(step: int) -> int:

@@ -28,7 +28,7 @@ def write_looks(
 ) -> Path:
     """A trial's folder with a record and a log; `status` None leaves it without an end."""
     run = header(clock="steps", budget=float(looks * every), **changes)
-    clocks = {"examples": 0, "seconds": 0.0, "compile_seconds": 0.0, "data_seconds": 0.0}
+    clocks: dict[str, Any] = {"examples": 0, "seconds": 0.0, "compile_seconds": 0.0, "data_seconds": 0.0}
     with RecordWriter(folder / RECORD_NAME) as record:
         record.run(run)
         for i in range(5):
@@ -39,7 +39,12 @@ def write_looks(
             }
             record.eval(EvalLine(step=i * looks * every // 4, eval_seconds=0.1, metrics=metrics, **clocks))
         if status is not None:
-            end = {"message": "the end", "step": looks * every, "crossing": None, "examples_exact": True}
+            end: dict[str, Any] = {
+                "message": "the end",
+                "step": looks * every,
+                "crossing": None,
+                "examples_exact": True,
+            }
             record.end(EndLine(status=status, **end, **clocks))
     log = LogWriter(folder / LOG_NAME, resume=False)
     choice = Choice(set="full", every=every)

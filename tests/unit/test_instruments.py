@@ -48,10 +48,10 @@ def measured(
     losses: Any, batch: tuple[Any, ...], initial: Any, before: Any, after: Any, *, coupled: bool = False, **more: Any
 ) -> tuple[dict[str, float], dict[str, Any], dict[str, Any]]:
     """What the full set makes of a step."""
-    options = {"moments": None, "learning_rate": None, "batch_size": TRAINING_ROWS} | more
+    options: dict[str, Any] = {"moments": None, "learning_rate": None, "batch_size": TRAINING_ROWS} | more
     measure = _measure(losses, coupled)
-    trees = [[jnp.asarray(x, jnp.float32) for x in leaves] for leaves in (initial, before, after)]
-    seen = Seen(*trees, [], options["moments"], jnp.float32(7))
+    first, at, then = ([jnp.asarray(x, jnp.float32) for x in leaves] for leaves in (initial, before, after))
+    seen = Seen(first, at, then, [], options["moments"], jnp.float32(7))
     rows = Batch(tuple(jnp.asarray(x, jnp.float32) for x in batch))
     sums = jax.device_get(measure(seen, rows, KEY))
     return readings(sums, batch_size=options["batch_size"], learning_rate=options["learning_rate"])
@@ -457,6 +457,7 @@ def test_adams_preconditioner_is_read_from_two_of_its_states():
     state: Any = tx.init(PARAMS)
     reader = StateReader(state, PARAMS)
     before: Any = None
+    updates: Any = None
     for gradient in gradients:
         before = reader.second_moments(state)
         updates, state = tx.update(gradient, state)

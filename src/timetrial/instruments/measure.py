@@ -84,7 +84,7 @@ class Measure:
         def add(
             sums: RowSums, seen: Seen, rows: Rows, first: Array, update: Leaves
         ) -> tuple[RowSums, tuple[Array, Array]]:
-            part = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk), rows[:2])
+            part: tuple[Batch, Array] = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk), rows[:2])
             return add_rows(sums, lambda some: losses(seen, some), seen.before, Rows(*part, rows.scale), update)
 
         self._rows = jax.jit(lambda seen, batch, key: loss.rows(seen.before, seen.model_state, batch, key))

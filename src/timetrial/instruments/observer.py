@@ -101,7 +101,12 @@ class Observer:
         if self._preconditions:
             moments = begun.second_moments, self._reader.second_moments(observed.opt_state)
         seen = Seen(
-            self._initial, begun.params, observed.params, begun.model_state, moments, np.float32(begun.counts.step + 1)
+            self._initial,
+            begun.params,
+            observed.params,
+            begun.model_state,
+            moments,
+            jnp.asarray(begun.counts.step + 1, jnp.float32),
         )
         batch = self._probe_batch(begun.counts.step) if self._rows else None
         try:
