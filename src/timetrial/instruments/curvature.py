@@ -39,17 +39,26 @@ def hutchinson(product: Product, params: Leaves, key: Array, vectors: int) -> Di
     """Trace and diagonal of the matrix of `product`, from `vectors` products."""
     diagonal = [jnp.zeros_like(p) for p in params]
     traces: list[Array] = []
-    for own in jax.random.split(key, vectors):
-        v = _signs(own, params)
+    for i in range(vectors):
+        v = _signs(key, np.int32(i), params)
         diagonal, trace = _add_product(diagonal, v, product(v), 1 / vectors)
         traces.append(trace)
     return Diagonal(jnp.stack(traces), diagonal)
 
 
 @jax.jit
-def _signs(key: Array, like: Leaves) -> Leaves:
-    keys = jax.random.split(key, len(like))
-    return [jax.random.rademacher(k, p.shape, p.dtype) for k, p in zip(keys, like, strict=True)]
+def _signs(key: Array, number: Array, like: Leaves) -> Leaves:
+    return _shaped(jax.random.rademacher(jax.random.fold_in(key, number), (_size(like),), jnp.float32), like)
+
+
+def _size(leaves: Leaves) -> int:
+    return sum(x.size for x in leaves)
+
+
+def _shaped(flat: Array, like: Leaves) -> Leaves:
+    """The elements of `flat`, one after the other, in arrays like these."""
+    ends = np.cumsum([x.size for x in like])
+    return [flat[end - x.size : end].reshape(x.shape).astype(x.dtype) for x, end in zip(like, ends, strict=True)]
 
 
 @partial(jax.jit, donate_argnums=0)
@@ -85,10 +94,8 @@ def lanczos(product: Product, params: Leaves, key: Array, turns: int) -> Tridiag
 
 @jax.jit
 def _start(key: Array, like: Leaves) -> tuple[Leaves, Leaves]:
-    keys = jax.random.split(key, len(like))
-    start = [jax.random.normal(k, p.shape, p.dtype) for k, p in zip(keys, like, strict=True)]
-    size = jnp.sqrt(dot(start, start))
-    return [jnp.zeros_like(p) for p in like], [x / size for x in start]
+    start = jax.random.normal(key, (_size(like),))
+    return [jnp.zeros_like(p) for p in like], _shaped(start / jnp.sqrt(jnp.vdot(start, start)), like)
 
 
 @partial(jax.jit, donate_argnums=(0, 2))
