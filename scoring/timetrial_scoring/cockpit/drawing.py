@@ -172,6 +172,8 @@ def _short(value: float) -> str:
     size = abs(value)
     if size >= 1e4:
         return f"{value / 1e6:.4g}M" if size >= 1e6 else f"{value / 1e3:.4g}k"
+    if size >= 1e3:
+        return f"{value:,.0f}"
     return f"{value:.0e}".replace("e-0", "e-") if 0 < size < 1e-3 else f"{value:.3g}"
 
 

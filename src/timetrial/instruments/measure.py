@@ -21,7 +21,7 @@ _VECTORS = 2
 _TURNS = 8
 """Turns of Lanczos' iteration."""
 _FLAT = 1e-3
-"""Curvature below this share of the mean counts as this share in TIC, whose inverse would else be all noise."""
+"""What the smallest variances and curvatures count as, over their mean, where something is divided by them."""
 
 
 class Seen(NamedTuple):
@@ -56,7 +56,7 @@ class Sums(NamedTuple):
     counts: Array | None = None
     counts_2d: Array | None = None
     signal_to_noise: Array | None = None
-    """The mean of g^2 / S over the parameters whose gradients differ at all."""
+    """The mean of g^2 / S over the parameters."""
     tic_diagonal: Array | None = None
     traces: Array | None = None
     diagonal_sums: Array | None = None
@@ -172,15 +172,15 @@ def _histogram(leaves: Leaves) -> Array:
 def _ratios(moments: RowSums, diagonal: Leaves) -> tuple[Array, Array]:
     """The mean of g^2 / S (Liu et al. 2020, equation 2), and TIC from both diagonals (Thomas et al. 2020).
 
-    Parameters whose gradients do not differ from row to row (those of a dead unit) are left out of the mean. In TIC
-    negative curvature, which means nothing there, counts by its size.
+    A thousandth of the mean variance is added to each: some gradients, like those of words that no row holds, are
+    nearly the same in all rows, and a few of them would be the mean. In TIC negative curvature counts by its size.
     """
     gradient, squares, curvature = (
         jnp.concatenate([x.reshape(-1) for x in leaves]) for leaves in (moments.mean, moments.squares, diagonal)
     )
-    varies = squares > 0
-    ratios = jnp.where(varies, gradient**2 * (moments.rows - 1) / jnp.where(varies, squares, 1), 0)
+    variance = squares / (moments.rows - 1)
+    ratios = gradient**2 / (variance + _FLAT * variance.mean() + 1e-30)
     curvature = jnp.abs(curvature)
     second_moment = squares / moments.rows + gradient**2
     tic = jnp.sum(second_moment / jnp.maximum(curvature, _FLAT * curvature.mean() + 1e-30))
-    return ratios.sum() / jnp.maximum(varies.sum(), 1), tic
+    return ratios.mean(), tic
