@@ -178,7 +178,7 @@ def seen_alike(log: Log) -> Any:
     return [(look.step, look.examples, look.values, look.arrays, look.histograms) for look in log.looks]
 
 
-@pytest.mark.parametrize(("asked", "with_checkpoint"), [(30, True), (90, True), (60, False)])
+@pytest.mark.parametrize(("asked", "with_checkpoint"), [(30, True), (60, False)])
 def test_after_an_interruption_the_log_is_what_it_would_have_been_and_no_step_is_in_it_twice(
     trained: Trained, tmp_path: Path, asked: int, with_checkpoint: bool
 ):
