@@ -7,12 +7,13 @@ import json
 import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from timetrial.claims import LOCK_NAME, locked
 from timetrial.errors import UserError, unknown
+from timetrial.instrument_log import Choice
 from timetrial.isolation.policy import Isolation
 from timetrial.loading import Source
 from timetrial.record import RECORD_NAME, RecordError, Status, read_record
@@ -38,6 +39,8 @@ class Campaign:
     seed: int
     checkpoint_seconds: float = 30.0
     """Wall seconds between a trial's checkpoints."""
+    instruments: Choice | None = None
+    """What looks at the trials' steps; changes no result, and is no part of `campaign.json`."""
     isolation: Isolation = "none"
     """What keeps a submission apart from its trials."""
 
@@ -66,6 +69,7 @@ class Campaign:
                 self_tuning=self_tuning[name],
                 folder=str(self.out / name / workload / f"study_{study}" / f"trial_{trial}"),
                 checkpoint_seconds=self.checkpoint_seconds,
+                instruments=None if self.instruments is None else asdict(self.instruments),
                 isolation=self.isolation,
             )
             for workload in self.ruleset.workloads

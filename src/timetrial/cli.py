@@ -88,6 +88,11 @@ VERBS = {
         "timetrial.commands.audit",
         "timetrial audit runs/first --retime 2",
     ),
+    "cockpit": Verb(
+        "show what instruments saw of a trial: step size, gradients, curvature",
+        "timetrial_scoring.cockpit.command",
+        "timetrial cockpit runs/first/adamw/lobes/study_0/trial_0 --live",
+    ),
     "import-algoperf": Verb(
         "turn logs of MLCommons AlgoPerf into run records",
         "timetrial.commands.import_algoperf",

@@ -38,6 +38,19 @@ class Meters(NamedTuple):
     data_seconds: float
 
 
+class Observed(NamedTuple):
+    """A trainer at a step boundary, as instruments see it. The next step may overwrite these arrays."""
+
+    params: list[Any]
+    model_state: list[Any]
+    opt_state: Any
+    loss: Any
+    """What the last step reported; None before the first, and where steps report none."""
+    batch_size: int
+    whole: bool = True
+    """Whether this is all there is; False where only the parameters are seen (AlgoPerf's API)."""
+
+
 class SubmissionFailure(Exception):
     """The submission ended the trial: how, and one line that says why. The traceback goes to the log."""
 
@@ -132,6 +145,22 @@ class Keeper(Protocol):
     def seconds_spent(self) -> float: ...
 
 
+class Instruments(Protocol):
+    """Look at single steps from outside. None of this is charged."""
+
+    def due(self, step: int) -> bool:
+        """Whether to stop at this step boundary, to look: cheap, asked before every step."""
+        ...
+
+    def before(self, counts: Counts, seconds: float) -> None:
+        """Is called wherever steps are about to be taken; begins a look if one is due here."""
+        ...
+
+    def after(self, step: int) -> None:
+        """Is called wherever steps have been taken; ends the look at a step that has been."""
+        ...
+
+
 class Restored(NamedTuple):
     """The judge's part of a checkpoint."""
 
@@ -168,6 +197,7 @@ class Judge:
         keeper: Keeper | None = None,
         leave: Callable[[], bool] = lambda: False,
         noise: Callable[[], Mapping[str, float]] = dict,
+        instruments: Instruments | None = None,
     ) -> None:
         """`leave()` is asked a few times a second; once it says so, the trial is interrupted at a step boundary."""
         self._trainer = trainer
@@ -180,6 +210,8 @@ class Judge:
         self._keeper = keeper
         self._leave = leave
         self._noise = noise
+        self._instruments = instruments
+        self._stopped_to_save = False
         self._repeated_seconds = 0.0
         self._next_look = -math.inf
         self._stopwatch = Stopwatch(now)
@@ -233,6 +265,8 @@ class Judge:
         self._restore()
         rules = self._rules
         while True:
+            if self._instruments is not None:
+                self._instruments.before(self._trainer.counts(), self._stopwatch.seconds)
             boundary = self._next_grid_point()
             complete = False
             with self._charging():
@@ -242,8 +276,11 @@ class Judge:
                     complete = True
                 arrived = complete or self._charge(self._trainer.counts()) >= boundary
                 evaluated = self._trainer.evaluated() if arrived else None
+            if self._instruments is not None:
+                self._instruments.after(self._trainer.counts().step)
             if evaluated is None:
-                self._save()
+                if self._stopped_to_save:
+                    self._save()
                 continue
             params, model_state = evaluated
             final = complete or self._charge(self._trainer.counts()) >= rules.budget
@@ -305,8 +342,9 @@ class Judge:
         return min(point * rules.eval_every, rules.budget)
 
     def _stop_at(self, boundary: float) -> Callable[[Counts], bool]:
-        """Says when to stop stepping: at the boundary, or before it where a checkpoint is due."""
+        """Says when to stop stepping: at the boundary, or before it where a checkpoint or a look is due."""
         metric = self._target_metric(self._evals[-1]) if self._evals else None
+        self._stopped_to_save = False
 
         def stop(counts: Counts) -> bool:
             charge = self._charge(counts)
@@ -315,8 +353,9 @@ class Judge:
                 seconds = self._stopwatch.seconds
                 self._watch(Progress(counts.step, counts.examples, seconds, charge, len(self._evals), metric))
                 if self._leave() or (self._keeper is not None and self._keeper.due()):
+                    self._stopped_to_save = True
                     return True
-            return charge >= boundary
+            return charge >= boundary or (self._instruments is not None and self._instruments.due(counts.step))
 
         return stop
 

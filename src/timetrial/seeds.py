@@ -7,7 +7,7 @@ weights and the same order of the data, so that their times can be compared pair
 import hashlib
 import json
 
-PURPOSES = ("init", "opt_state", "data", "step", "eval_params", "eval_data", "select", "tuning")
+PURPOSES = ("init", "opt_state", "data", "step", "eval_params", "eval_data", "select", "tuning", "instruments")
 """What a seed may be asked for. A purpose of its own keeps one use of randomness from moving another."""
 
 

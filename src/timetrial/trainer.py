@@ -16,7 +16,7 @@ import numpy as np
 
 from timetrial.checkpoint import Checkpoint, like_tree, to_host
 from timetrial.devices import Mesh, key_on, put_batch, put_replicated
-from timetrial.judge import Counts, Meters
+from timetrial.judge import Counts, Meters, Observed
 from timetrial.metering import Metering
 from timetrial.problem import ContractError, WorkloadProblem, check_same_shapes
 from timetrial.programs import Origin, Programs
@@ -78,6 +78,7 @@ class PureTrainer:
         self._data = on_device(self._train, mesh) if fits_on_device(self._train, mesh) else None
         self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(self._keys["init"])
         self._counts = Counts(0, 0)
+        self._loss: Array | None = None
         self._evals = 0
         self._drawn = 0
         self._plan: tuple[Array, Array] | None = None
@@ -124,6 +125,7 @@ class PureTrainer:
                     losses[-1 - in_flight].block_until_ready()
                     del losses[: len(losses) - in_flight]
                     wait_at = now + _WAIT_SECONDS  # of before the wait: where steps are long, each is waited for
+            self._loss = losses[-1] if losses else self._loss
 
     def evaluated(self) -> tuple[PyTree, PyTree]:
         if self._programs.eval_params is None:
@@ -165,6 +167,11 @@ class PureTrainer:
 
     def repeated_seconds(self) -> float:
         return self._meter.repeated_seconds
+
+    def observed(self) -> Observed:
+        """What instruments may see of it, at a step boundary."""
+        state = self.state
+        return Observed(state.params, state.model_state, state.opt_state, self._loss, self._batch_size)
 
     # What a checkpoint asks for.
 

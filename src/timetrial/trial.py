@@ -20,6 +20,8 @@ from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
 from timetrial.fingerprint import fingerprint
+from timetrial.instrument_log import Choice
+from timetrial.instruments.observer import Observer
 from timetrial.isolation.exported import ExportedEntry
 from timetrial.isolation.process import Isolated
 from timetrial.isolation.remote import Apart, RemoteTrainer, Tracer
@@ -74,6 +76,7 @@ def run_trial(
     announce: Callable[[RunHeader], None] = lambda header: None,
     leave: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
+    instruments: Choice | None = None,
     isolated: Isolated | None = None,
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
@@ -86,7 +89,8 @@ def run_trial(
 
     A record of the same trial that was interrupted is taken up, from its newest checkpoint where there is one: evals
     after that are replayed, compared, and not written again. Once `leave()` is true the trial makes a checkpoint and
-    ends as interrupted; otherwise it makes one every `checkpoint_seconds` of wall time, uncharged.
+    ends as interrupted; otherwise it makes one every `checkpoint_seconds` of wall time, uncharged. `instruments` look
+    at its steps, uncharged too, and write `folder/instruments.jsonl`.
 
     Raises FileExistsError where the trial has a result already, UserError where the ruleset cannot run the workload,
     ReplayError where a resumed trial does not come to the evals of its record, OSError where that cannot be written.
@@ -158,10 +162,27 @@ def run_trial(
             end = end_after(None, failure.status, str(failure))
             writer.end(end)
             return end
+        if ready.how == "process" and instruments is not None:
+            raise UserError(
+                f"instruments cannot see into the process that {source.name!r} has of its own; "
+                f"leave out --instruments or --{header.isolation}"
+            )
         header = replace(header, hparams=ready.hparams, trainer=ready.how)
         if not resume:
             writer.run(header)
         trainer = ready.build()
+        observer = None
+        if instruments is not None and not isinstance(trainer, RemoteTrainer):
+            observer = Observer(
+                trainer,
+                workload,
+                instruments,
+                folder,
+                seed=seed_of(trial.seed, workload.name, trial.study, trial.trial, "instruments"),
+                mesh=mesh,
+                now=now,
+                resume=resume,
+            )
         keeper = TrialKeeper(trainer, writer, folder, now, every_seconds=checkpoint_seconds)
         judge = Judge(
             trainer,
@@ -174,6 +195,7 @@ def run_trial(
             keeper=keeper,
             leave=leave,
             noise=NoiseMeter(sees_all=header.isolation != "docker").read,
+            instruments=observer,
         )
         over = False
         try:
@@ -185,6 +207,8 @@ def run_trial(
             raise
         finally:
             keeper.close(over=over)
+            if observer is not None:
+                observer.close()
             trainer.close()
 
 

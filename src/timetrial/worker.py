@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from timetrial.instrument_log import Choice
 from timetrial.isolation.policy import Isolation, Policy
 from timetrial.record import to_line
 from timetrial.ruleset import Ruleset
@@ -50,6 +51,8 @@ class Job:
     """The processor cores that the trial is pinned to; empty: all that the campaign may use."""
     checkpoint_seconds: float = 30.0
     """Wall seconds between checkpoints."""
+    instruments: Mapping[str, Any] | None = None
+    """The fields of an `instrument_log.Choice`: what looks at the trial's steps."""
     isolation: Isolation = "none"
     """What keeps the submission apart from the trial."""
 
@@ -115,6 +118,7 @@ def _run(
         leave=told_to_leave.is_set,
         isolated=_isolated(job.isolation, workload),
         checkpoint_seconds=job.checkpoint_seconds,
+        instruments=None if job.instruments is None else Choice(**job.instruments),
     )
 
 

@@ -20,7 +20,7 @@ from timetrial.algoperf import spec
 from timetrial.algoperf.view import AlgoPerfWorkload
 from timetrial.checkpoint import Checkpoint
 from timetrial.devices import Mesh, put_replicated
-from timetrial.judge import Counts, Meters, TrainingComplete
+from timetrial.judge import Counts, Meters, Observed, TrainingComplete
 from timetrial.metering import Metering
 from timetrial.problem import ContractError, check_same_shapes
 from timetrial.stream import EpochStream, fits_on_device, from_host, on_device, pad_indices
@@ -190,6 +190,14 @@ class AlgoPerfTrainer:
             check_same_shapes("the (params, model_state) to evaluate", trees, self._initial)
         self._charged_seconds += self._now() - began
         return trees
+
+    def observed(self) -> Observed:
+        """What instruments may see of it, at a step boundary: the parameters."""
+        params, model_state = self._params, self._model_state
+        if self._entry.per_device:
+            params, model_state = self._one_of_each(params, model_state)
+        params, model_state = self._view.own_trees(params, model_state)
+        return Observed(jax.tree.leaves(params), jax.tree.leaves(model_state), (), None, self._batch_size, whole=False)
 
     def feedback(self, feedback: Feedback) -> None:
         metrics = {f"validation/{name.removeprefix('valid/')}": value for name, value in feedback.metrics.items()}

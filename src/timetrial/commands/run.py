@@ -11,6 +11,7 @@ from timetrial.campaign import FAILURES, Campaign, has_result, open_folder, rest
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path
+from timetrial.instrument_log import SETS, Choice
 from timetrial.isolation.policy import add_isolation, require
 from timetrial.launchers import slurm
 from timetrial.launchers.local import RETRIES, run_campaign
@@ -58,6 +59,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint-every", type=float, default=Campaign.checkpoint_seconds, metavar="SECONDS",
         help="wall seconds between a trial's checkpoints, which are not charged (default: 30)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--instruments", choices=SETS, metavar="SET",
+        help="look at single steps, uncharged: basic, economy, business or full (docs/instruments.md); "
+        "`timetrial cockpit` shows what they saw",
+    )  # fmt: skip
+    parser.add_argument(
+        "--every", default="16", metavar="N", help="steps between two looks, or log: 20 for each tenfold (default: 16)"
+    )
+    parser.add_argument(
+        "--probe-rows", type=int, metavar="N",
+        help="rows that a look takes its gradients from (default: an eighth of the batch, at least 8)",
     )  # fmt: skip
     parser.add_argument(
         "--held-out", metavar="SEED",
@@ -110,6 +123,7 @@ def run(args: argparse.Namespace) -> int:
         sources=sources,
         seed=args.seed,
         checkpoint_seconds=args.checkpoint_every,
+        instruments=Choice.of(args.instruments, args.every, args.probe_rows) if args.instruments else None,
         isolation=args.isolation,
     )
     if not on_cluster:  # there each trial looks at its own machine
