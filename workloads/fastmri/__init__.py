@@ -10,7 +10,7 @@ from timetrial.workloads.fastmri.model import UNet
 
 from timetrial.full.data import not_yet
 from timetrial.full.describe import Rule, conv, norm
-from timetrial.full.ssim import ssim
+from timetrial.metrics.ssim import ssim
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"

@@ -23,7 +23,7 @@ class UNet(nn.Module):
     """Images to images, float32 (B, H, W) both; H and W are multiples of 2**pools.
 
     Two 3 x 3 convolutions a level, each normalised; average pooling; twice the channels on each further level; on the
-    way up transposed 2 x 2 convolutions, beside whose result the level's own features stand; a linear head at each pixel.
+    way up transposed 2 x 2 convolutions, beside whose result stand the level's own features; at last a linear head.
     `dropout_rate` applies to whole channels after each 3 x 3 convolution; it may be traced; 0 computes no mask.
     """
 

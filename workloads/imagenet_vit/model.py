@@ -26,8 +26,8 @@ class ViT(nn.Module):
     """Logits, float32 (B, 1000), of images, uint8 (B, side, side, 3).
 
     Patches with sines and cosines of their place; layers of attention and MLP; the mean of all positions, a layer with
-    tanh, and a head that starts with zeros. `dropout_rate` applies to the patches, to the hidden layer of each MLP and to
-    what each sublayer adds; it may be traced; 0 computes no mask.
+    tanh, and a head that starts with zeros. `dropout_rate` applies to the patches, to the hidden layer of each MLP and
+    to what each sublayer adds; it may be traced; 0 computes no mask.
     """
 
     gated: bool = False
