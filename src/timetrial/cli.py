@@ -39,7 +39,7 @@ VERBS = {
         "timetrial new submission my_optimizer",
     ),
     "check": Verb(
-        "try a submission for two steps on every workload",
+        "try a submission for two steps on every workload of the mini track",
         "timetrial.commands.check",
         "timetrial check ./my_optimizer",
     ),

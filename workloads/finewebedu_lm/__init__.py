@@ -31,7 +31,7 @@ def loss(outputs: Array, batch: Batch, *, label_smoothing: Any = 0.0) -> tuple[A
     log_p_btv = jax.nn.log_softmax(outputs)
     right_bt = jnp.take_along_axis(log_p_btv, targets_bt[..., None], axis=-1)[..., 0]
     losses_bt = -(1 - label_smoothing) * right_bt - label_smoothing * jnp.mean(log_p_btv, axis=-1)
-    return jnp.sum(losses_bt, axis=1), jnp.full(len(losses_bt), LENGTH, jnp.float32)
+    return jnp.sum(losses_bt, axis=1), jnp.full(len(losses_bt), losses_bt.shape[1], jnp.float32)
 
 
 def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:

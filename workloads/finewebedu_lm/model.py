@@ -1,8 +1,8 @@
 """A decoder transformer (Vaswani et al. 2017, arXiv:1706.03762), with AlgoPerf's sizes.
 
 Positions are rotations of queries and keys (Su et al. 2021, arXiv:2104.09864), which are then normalised (Henry et al.
-2020, arXiv:2010.04245); MLPs are gated (Dauphin et al. 2016, arXiv:1612.08083); norms are by the root of the mean square.
-Shapes: B rows, T positions, D features, H heads of K features, V symbols.
+2020, arXiv:2010.04245); MLPs are gated (Dauphin et al. 2016, arXiv:1612.08083); norms divide by the root of the mean
+square. Shapes: B rows, T positions, D features, H heads of K features, V symbols.
 """
 
 import math
@@ -18,33 +18,35 @@ from timetrial.workload import Array
 SYMBOLS = 50_257
 LENGTH = 1024
 WIDTH = 1024
-LAYERS = 12
 HEADS = 8
 MLP_WIDTH = 4096
 _WAVELENGTH = 500_000.0
 _EPSILON = 1e-6
 _NORMAL = nn.initializers.normal(0.02)
-_NORMAL_ADDED = nn.initializers.normal(0.02 / math.sqrt(2 * LAYERS))
-"""Of a layer whose output is added to what is there: 2 * LAYERS such terms have the deviation of one."""
 
 
 class Decoder(nn.Module):
-    """Logits of the symbol behind each position, float32 (B, T, V), from that and those before it. Nothing is dropped."""
+    """Logits of the symbol behind each position, float32 (B, T, V), from that and those before it; without dropout."""
 
-    layers: int = LAYERS
+    layers: int = 12
 
     @nn.compact
     def __call__(self, symbols_bt: Array) -> Array:
         embedding = nn.Embed(SYMBOLS, WIDTH, embedding_init=_NORMAL, name="embedding")
         x_btd = embedding(symbols_bt.astype(jnp.int32))
+        added = nn.initializers.normal(
+            0.02 / math.sqrt(2 * self.layers)
+        )  # so that all that is added is as large as one
         for i in range(self.layers):
-            x_btd += Attention(name=f"attention_{i}")(nn.RMSNorm(name=f"attention_{i}_norm")(x_btd))
-            x_btd += MLP(name=f"mlp_{i}")(nn.RMSNorm(name=f"mlp_{i}_norm")(x_btd))
+            x_btd += Attention(added, name=f"attention_{i}")(nn.RMSNorm(name=f"attention_{i}_norm")(x_btd))
+            x_btd += MLP(added, name=f"mlp_{i}")(nn.RMSNorm(name=f"mlp_{i}_norm")(x_btd))
         return embedding.attend(nn.RMSNorm(name="norm_out")(x_btd))
 
 
 class Attention(nn.Module):
     """Attention to the positions so far; scores are cosines times a parameter."""
+
+    out_init: Initializer
 
     @nn.compact
     def __call__(self, x_btd: Array) -> Array:
@@ -54,15 +56,17 @@ class Attention(nn.Module):
         scale = self.param("scale", nn.initializers.constant(math.log2(LENGTH**2 - LENGTH)), ())
         query_bthk, key_bthk = (_normalised(_rotated(heads(name))) for name in ("query", "key"))
         mixed = jax.nn.dot_product_attention(scale * query_bthk, key_bthk, heads("value"), is_causal=True, scale=1.0)
-        return _dense(WIDTH, "out", _NORMAL_ADDED)(mixed.reshape(x_btd.shape))
+        return _dense(WIDTH, "out", self.out_init)(mixed.reshape(x_btd.shape))
 
 
 class MLP(nn.Module):
     """Two layers, the hidden one gated by the sigmoid of as many features."""
 
+    out_init: Initializer
+
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return _dense(WIDTH, "out", _NORMAL_ADDED)(nn.glu(_dense(2 * MLP_WIDTH, "in")(x)))
+        return _dense(WIDTH, "out", self.out_init)(nn.glu(_dense(2 * MLP_WIDTH, "in")(x)))
 
 
 def _dense(width: int, name: str, init: Initializer = _NORMAL) -> nn.Dense:

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from timetrial.workloads.imagenet_resnet.model import STAGES, ResNet
+from timetrial.workloads.imagenet_resnet.model import ResNet
 
 from timetrial.full import imagenet
 from timetrial.full.describe import Rule, conv, dense, norm
@@ -57,7 +57,7 @@ def build(model: ResNet) -> Workload:
         loss_type="softmax_cross_entropy",
         metric="accuracy",
         better="higher",
-        param_info=_param_info(jax.eval_shape(init, jax.random.key(0))[0]),
+        param_info=_param_info(model, jax.eval_shape(init, jax.random.key(0))[0]),
         **imagenet.SIZES,
         eval_batch_size=1024,
         rows_coupled=True,
@@ -65,11 +65,11 @@ def build(model: ResNet) -> Workload:
     )
 
 
-def _param_info(params: PyTree) -> PyTree:
+def _param_info(model: ResNet, params: PyTree) -> PyTree:
     """Depth counts the convolutions from the input; one beside a block has the depth of the block's first."""
     rules: list[Rule] = [*conv("first_conv", 0), *norm("first_norm", 0)]
     depth = 1
-    for stage, blocks in enumerate(STAGES):
+    for stage, blocks in enumerate(model.stages):
         for block in range(blocks):
             places = {"in": 0, "mid": 1, "out": 2} | ({"skip": 0} if block == 0 else {})
             for name, place in places.items():

@@ -12,8 +12,6 @@ from flax import linen as nn
 
 from timetrial.full.imagenet import CLASSES, normalised
 
-STAGES = (3, 4, 6, 3)
-"""Blocks of each; all but the first stage halve height and width, and double the channels."""
 WIDTH = 64
 """Channels of the first convolution, and within the blocks of the first stage."""
 EXPANSION = 4
@@ -26,6 +24,8 @@ class ResNet(nn.Module):
     activation: Literal["relu", "silu", "gelu"] = "relu"
     norm_scale: float = 0.0
     """What the scales of each block's last norm start with: of 0, every block starts as the identity."""
+    stages: tuple[int, ...] = (3, 4, 6, 3)
+    """Blocks of each; all but the first stage halve height and width, and double the channels."""
 
     @nn.compact
     def __call__(self, image_bhwc: jax.Array, valid_b: jax.Array | None, *, train: bool) -> jax.Array:
@@ -44,7 +44,7 @@ class ResNet(nn.Module):
 
         x = activate(normed(conv(normalised(image_bhwc), WIDTH, 7, "first", 2), "first"))
         x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
-        for stage, blocks in enumerate(STAGES):
+        for stage, blocks in enumerate(self.stages):
             width = WIDTH << stage
             for block in range(blocks):
                 name, stride = f"block_{stage}_{block}", 2 if stage > 0 and block == 0 else 1

@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from timetrial.workloads.imagenet_vit.model import LAYERS, PATCH, ViT
+from timetrial.workloads.imagenet_vit.model import PATCH, ViT
 
 from timetrial.full import imagenet
 from timetrial.full.describe import Rule, attention, conv, dense, norm
@@ -74,7 +74,7 @@ def _param_info(model: ViT, params: PyTree) -> PyTree:
 
     rules = conv("patches", 0, bias=True)
     depth = 1
-    for i in range(LAYERS):
+    for i in range(model.layers):
         rules += norm(f"attention_{i}_norm", depth) + attention(f"attention_{i}", depth, bias=True)
         rules += norm(f"mlp_{i}_norm", depth + 2) + mlp(f"mlp_{i}", depth + 2, gated=model.gated)
         depth += 5 if model.gated else 4

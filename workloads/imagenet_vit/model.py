@@ -16,7 +16,6 @@ from timetrial.full.imagenet import CLASSES, normalised
 
 PATCH = 16
 WIDTH = 384
-LAYERS = 12
 HEADS = 6
 MLP_WIDTH = 1536
 _XAVIER = nn.initializers.xavier_uniform()
@@ -36,6 +35,7 @@ class ViT(nn.Module):
     """Before a sublayer, or after its output was added."""
     pooling: Literal["mean", "attention"] = "mean"
     """The mean of all positions, or one query's attention to them, and an MLP (Zhai et al. 2021, arXiv:2106.04560)."""
+    layers: int = 12
 
     @nn.compact
     def __call__(self, image_bhwc: jax.Array, *, dropout_rate: Any = 0.0, key: jax.Array | None = None) -> jax.Array:
@@ -48,7 +48,7 @@ class ViT(nn.Module):
         patches_bhwd = nn.Conv(WIDTH, (PATCH, PATCH), PATCH, padding="VALID", name="patches")(normalised(image_bhwc))
         x_btd = patches_bhwd.reshape(len(patches_bhwd), -1, WIDTH)
         x_btd = drop(x_btd + _places(*patches_bhwd.shape[1:3]))
-        for i in range(LAYERS):
+        for i in range(self.layers):
             attention, mlp = Attention(name=f"attention_{i}"), MLP(self.gated, name=f"mlp_{i}")
             x_btd = add(x_btd, f"attention_{i}", lambda y, layer=attention: layer(y, y))
             x_btd = add(x_btd, f"mlp_{i}", lambda y, layer=mlp: layer(y, drop))

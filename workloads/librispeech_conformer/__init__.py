@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from timetrial.workloads.librispeech_conformer.model import LAYERS, PARTS, Conformer
+from timetrial.workloads.librispeech_conformer.model import PARTS, Conformer
 
 from timetrial.full import librispeech
 from timetrial.full.describe import Rule, attention, conv, dense, norm, vector
@@ -37,7 +37,7 @@ def _param_info(model: Conformer, params: PyTree) -> PyTree:
     rules: list[Rule] = [*conv("shorten/conv_0", 0, bias=True), *conv("shorten/conv_1", 1, bias=True)]
     rules += dense("shorten/out", 2)
     depth = 3
-    for i in range(LAYERS):
+    for i in range(model.layers):
         for part in PARTS:
             name = f"{part}_{i}"
             rules += norm(f"{name}_norm", depth)

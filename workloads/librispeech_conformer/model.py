@@ -16,7 +16,6 @@ from timetrial.full.librispeech import CLASSES
 from timetrial.full.speech_layers import XAVIER, BatchNorm, LayerNorm, Shorten, shortened
 
 WIDTH = 512
-LAYERS = 4
 HEADS = 8
 EXPANSION = 4
 REACH = 5
@@ -39,6 +38,7 @@ class Conformer(nn.Module):
     """Whether a layer ends with a norm."""
     attention_temperature: float = 1.0
     """A factor on the values that attention mixes."""
+    layers: int = 4
 
     @nn.compact
     def __call__(
@@ -86,7 +86,7 @@ class Conformer(nn.Module):
         parts = dict(zip(PARTS, (mlp, attention, convolution, mlp), strict=True))
         x_bsd = Shorten(WIDTH, nn.relu, name="shorten")(spectra_btf, heard_bt)
         x_bsd = drop(x_bsd + _places(x_bsd.shape[1]))
-        for i in range(LAYERS):
+        for i in range(self.layers):
             for part, layer in parts.items():
                 x_bsd += layer(LayerNorm(name=f"{part}_{i}_norm")(x_bsd), f"{part}_{i}")
             if self.norm_out:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from timetrial.workloads.librispeech_deepspeech.model import DIRECTIONS, GATES, LSTMS, MLPS, DeepSpeech
+from timetrial.workloads.librispeech_deepspeech.model import DIRECTIONS, GATES, DeepSpeech
 
 from timetrial.full import librispeech
 from timetrial.full.describe import Rule, conv, dense, norm, vector
@@ -46,7 +46,7 @@ def _param_info(model: DeepSpeech, params: PyTree) -> PyTree:
     rules: list[Rule] = [*conv("shorten/conv_0", 0, bias=True), *conv("shorten/conv_1", 1, bias=True)]
     rules += dense("shorten/out", 2)
     depth = 3
-    for i in range(LSTMS):
+    for i in range(model.lstms):
         rules += norm(f"lstm_{i}_norm", depth)
         for gate in (f"lstm_{i}/{direction}_{gate}" for direction in DIRECTIONS for gate in GATES):
             for part in ("input", "hidden"):
@@ -54,7 +54,7 @@ def _param_info(model: DeepSpeech, params: PyTree) -> PyTree:
                 rules.append((f"{gate}_{part}", matrix))
             rules.append(vector(f"{gate}_bias", "bias", depth))
         depth += 1
-    for i in range(MLPS):
+    for i in range(model.mlps):
         rules += norm(f"mlp_{i}_norm", depth) + dense(f"mlp_{i}", depth)
         depth += 1
     if model.norm_out:

@@ -17,8 +17,6 @@ from timetrial.full.speech_layers import XAVIER, BatchNorm, LayerNorm, Shorten, 
 
 WIDTH = 512
 UNITS = WIDTH // 2
-LSTMS = 6
-MLPS = 3
 GATES = ("in", "forget", "cell", "out")
 DIRECTIONS = ("forward", "backward")
 
@@ -38,6 +36,8 @@ class DeepSpeech(nn.Module):
     """Whether the last layer stands behind a layer norm."""
     frequency_masks: int = 2
     time_masks: int = 10
+    lstms: int = 6
+    mlps: int = 3
 
     @nn.compact
     def __call__(
@@ -73,9 +73,9 @@ class DeepSpeech(nn.Module):
             return x_bsd + y_bsd if self.residual else y_bsd
 
         x_bsd = drop(Shorten(WIDTH, activate, name="shorten")(spectra_btf, heard_bt))
-        for i in range(LSTMS):
+        for i in range(self.lstms):
             x_bsd = add(x_bsd, BidirectionalLSTM(name=f"lstm_{i}")(normed(x_bsd, f"lstm_{i}"), heard_bs))
-        for i in range(MLPS):
+        for i in range(self.mlps):
             hidden_bsd = activate(nn.Dense(WIDTH, kernel_init=XAVIER, name=f"mlp_{i}")(normed(x_bsd, f"mlp_{i}")))
             x_bsd = add(x_bsd, drop(hidden_bsd * heard_bs[..., None]))
         if self.norm_out:

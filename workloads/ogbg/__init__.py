@@ -11,6 +11,7 @@ from timetrial.workloads.ogbg.model import ENTITIES, LABELS, GraphNetwork
 
 from timetrial.full.data import not_yet
 from timetrial.full.describe import Rule, dense, norm
+from timetrial.full.padding import before_padding
 from timetrial.metrics.ranking import mean_average_precision
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
@@ -76,8 +77,8 @@ def build(model: GraphNetwork) -> Workload:
         """What the model reads of a batch."""
         return {
             **{name: batch[name] for name in ("atoms", "bonds", "ends")},
-            "atom_exists": jnp.arange(NODES) < (NODES - batch["atom_padding"])[:, None],
-            "bond_exists": jnp.arange(BONDS) < (BONDS - batch["bond_padding"])[:, None],
+            "atom_exists": before_padding(batch["atoms"].shape[1], batch["atom_padding"]),
+            "bond_exists": before_padding(batch["bonds"].shape[1], batch["bond_padding"]),
         }
 
     def init(key: Array) -> tuple[PyTree, PyTree]:

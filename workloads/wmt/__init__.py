@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
-from timetrial.workloads.wmt.model import HEADS, LAYERS, LENGTH, PAD, START, SYMBOLS, WIDTH, Translator
+from timetrial.workloads.wmt.model import HEADS, LENGTH, PAD, START, SYMBOLS, WIDTH, Translator
 
 from timetrial.full import pieces
 from timetrial.full.beam_search import beam_search
@@ -69,17 +69,17 @@ def spell_sentence(symbols: np.ndarray, vocabulary: Sequence[str]) -> str:
 
 
 def translate(model: Translator, params: PyTree, source_bs: Array) -> Array:
-    """The best translation of each row's sentence, int32 (B, LENGTH), by beam search."""
-    variables, rows = {"params": params}, len(source_bs)
+    """The best translation of each row's sentence, int32 (B, S), by beam search."""
+    variables, (rows, length) = {"params": params}, source_bs.shape
     memory: Any = model.apply(variables, source_bs, method="encode")
     memory = jax.tree.map(lambda leaf: jnp.repeat(leaf, BEAMS, axis=0), memory)
 
     def step(before: Array, past: PyTree, t: Array) -> Any:
         return model.apply(variables, before, memory, past, t, method="decode_one")
 
-    empty = jnp.zeros((rows * BEAMS, LENGTH, HEADS, WIDTH // HEADS))
-    past = [(empty, empty)] * LAYERS
-    return beam_search(step, past, rows=rows, beams=BEAMS, length=LENGTH, start=START, end=pieces.END, alpha=ALPHA)
+    empty = jnp.zeros((rows * BEAMS, length, HEADS, WIDTH // HEADS))
+    past = [(empty, empty)] * model.layers
+    return beam_search(step, past, rows=rows, beams=BEAMS, length=length, start=START, end=pieces.END, alpha=ALPHA)
 
 
 def build(model: Translator) -> Workload:
@@ -143,7 +143,7 @@ def _param_info(model: Translator, params: PyTree) -> PyTree:
     rules: list[Rule] = [embedding("embedding/embedding", kind="tied_embedding")]
     depth = 1
     for side, parts in (("encoder", ("encoder_attention",)), ("decoder", ("decoder_attention", "cross_attention"))):
-        for i in range(LAYERS):
+        for i in range(model.layers):
             for part in (f"{name}_{i}" for name in parts):
                 rules += norm(f"norm_{part}", depth) + attention(part, depth, bias=False)
                 depth += 2

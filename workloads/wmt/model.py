@@ -24,8 +24,6 @@ PAD = START = 0
 LENGTH = 256
 WIDTH = 1024
 MLP_WIDTH = 1024
-LAYERS = 6
-"""Of the encoder, and as many of the decoder."""
 HEADS = 16
 _XAVIER = nn.initializers.xavier_uniform()
 Sublayer = Callable[[Array], Array]
@@ -54,16 +52,18 @@ class Translator(nn.Module):
     """Before a sublayer, or after its output was added."""
     attention_temperature: float = 1.0
     """Factor on the scores of attention, beside the usual one over the root of a head's features."""
+    layers: int = 6
+    """Of the encoder, and as many of the decoder."""
 
     def setup(self) -> None:
         def norms() -> list[nn.LayerNorm]:
-            return [nn.LayerNorm() for _ in range(LAYERS)]
+            return [nn.LayerNorm() for _ in range(self.layers)]
 
         def attentions() -> list[Attention]:
-            return [Attention(self.attention_temperature) for _ in range(LAYERS)]
+            return [Attention(self.attention_temperature) for _ in range(self.layers)]
 
         def mlps() -> list[MLP]:
-            return [MLP(self.activation, self.gated) for _ in range(LAYERS)]
+            return [MLP(self.activation, self.gated) for _ in range(self.layers)]
 
         self.embedding = nn.Embed(SYMBOLS, WIDTH, embedding_init=nn.initializers.normal(1.0))
         self.encoder_attention, self.encoder_mlp = attentions(), mlps()
@@ -94,7 +94,7 @@ class Translator(nn.Module):
         sentence_bs, place_bs = _sentences(source_bs)
         seen_bts = sentence_bs[:, :, None] == sentence_bs[:, None]
         x_bsd = drop(self._embed(source_bs, place_bs))
-        for i in range(LAYERS):
+        for i in range(self.layers):
             attention, mlp = self.encoder_attention[i], self.encoder_mlp[i]
             x_bsd = self._add(
                 x_bsd,
@@ -134,7 +134,7 @@ class Translator(nn.Module):
     ) -> Array:
         """Logits; `look_back` is each layer's attention to the target, which `sentence_bt` parts into sentences."""
         seen_bts = sentence_bt[:, :, None] == memory.sentence_bs[:, None]
-        for i in range(LAYERS):
+        for i in range(self.layers):
             attention, mlp = self.cross_attention[i], self.decoder_mlp[i]
             x_btd = self._add(x_btd, self.norm_decoder_attention[i], lambda y, i=i: drop(look_back(i)(y)))
             x_btd = self._add(

@@ -13,7 +13,7 @@ _MARKS = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a submission: its folder, its file or its name")
-    parser.add_argument("--workload", "-w", nargs="+", metavar="W", help="workloads to try (default: all)")
+    parser.add_argument("--workload", "-w", nargs="+", metavar="W", help="workloads to try (default: the mini track)")
     parser.add_argument("--traceback", action="store_true", help="print the traceback of what the submission raises")
     add_format(parser)
 
@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.traceback:
         logging.set_verbosity(logging.FATAL)
     source = find_source(args.path)
-    workloads = [load_workload(name) for name in args.workload or workload_names()]
+    workloads = [load_workload(name) for name in args.workload or workload_names("mini")]
     use_cache(cache_folder())
     console = Console(stderr=args.format == "json")
     verdicts = []

@@ -66,7 +66,12 @@ def log_mel(audio_bn: Array, heard_bn: Array) -> tuple[Array, Array]:
     windowed_btk = (frames_btk - _EMPHASIS * before_btk) * _hann_window()
     power_bts = jnp.square(jnp.abs(jnp.fft.rfft(windowed_btk, _FFT)))
     mel_btf = jnp.log(jnp.maximum(power_bts @ _mel_weights(), _FLOOR))
-    return (mel_btf - _MEAN) / _DEVIATION, heard_bn[:, : HOP * frames : HOP]
+    return (mel_btf - _MEAN) / _DEVIATION, heard_frames(heard_bn)
+
+
+def heard_frames(heard_bn: Array) -> Array:
+    """Which frames begin in what is heard, bool (B, T)."""
+    return heard_bn[:, : HOP * frames_of(heard_bn.shape[1]) : HOP]
 
 
 def _hann_window() -> np.ndarray:

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from timetrial.workload import Array, PyTree
 
 Step = Callable[[Array, PyTree, Array], tuple[Array, PyTree]]
-"""From the symbols at t, int32 (B * K,), what is kept of those before, and t: logits (B * K, V) of the symbols at t + 1,
-and what is to be kept. Leaves of what is kept have B * K rows."""
+"""From the symbols at t, int32 (B * K,), what is kept of those before, and t: logits (B * K, V) of the symbols at
+t + 1, and what is to be kept. Leaves of what is kept have B * K rows."""
 
 
 class _Beams(NamedTuple):

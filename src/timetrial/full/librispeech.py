@@ -15,8 +15,9 @@ import numpy as np
 import optax
 
 from timetrial.full import pieces
-from timetrial.full.audio import FRAME, HOP, frames_of
+from timetrial.full.audio import FRAME, heard_frames
 from timetrial.full.data import not_yet
+from timetrial.full.padding import before_padding
 from timetrial.full.speech_layers import shortened
 from timetrial.metrics.words import word_error_rate
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, row_weights
@@ -44,17 +45,17 @@ DROPOUT_RATE = 0.1
 
 def heard(batch: Batch) -> Array:
     """Which samples an utterance takes, bool (B, N)."""
-    return jnp.arange(SAMPLES) < (SAMPLES - batch["audio_padding"])[:, None]
+    return before_padding(batch["audio"].shape[1], batch["audio_padding"])
 
 
 def _said(batch: Batch) -> Array:
     """Which labels a row has, bool (B, L)."""
-    return jnp.arange(LABELS) < (LABELS - batch["label_padding"])[:, None]
+    return before_padding(batch["labels"].shape[1], batch["label_padding"])
 
 
 def _heard_shortened(batch: Batch) -> Array:
     """Which shortened frames an utterance takes, bool (B, S)."""
-    return shortened(heard(batch)[:, : HOP * frames_of(SAMPLES) : HOP])
+    return shortened(heard_frames(heard(batch)))
 
 
 def loss(outputs: Array, batch: Batch, *, label_smoothing: Any = 0.0) -> tuple[Array, Array]:
