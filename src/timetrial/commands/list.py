@@ -32,10 +32,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def workloads() -> list[dict[str, Any]]:
-    """What LOCK.toml says of each workload, less the locks themselves."""
+    """What LOCK.toml says of each workload, less the locks themselves; the mini track first."""
+    tables = sorted(read_lock().items(), key=lambda item: item[1]["track"] == "full")
     return [
         {"name": name, "variant_of": None, **{key: value for key, value in table.items() if key not in _LOCKS}}
-        for name, table in read_lock().items()
+        for name, table in tables
     ]
 
 

@@ -11,7 +11,7 @@ UNKNOWN_SHA256 = "0" * 64
 def not_yet(name: str, *, licence: str, citation: str, source: str) -> Dataset:
     """A data set that can be named and cannot be prepared; `source` says where its files come from."""
     need = (
-        f"timetrial does not prepare {name} yet ({source}); until it does, workloads on it can be listed, built and "
+        f"timetrial does not prepare it yet ({source}); until it does, workloads on it can be listed, built and "
         "tried on noise, not run"
     )
 
