@@ -63,7 +63,15 @@ def try_on(source: Source, workloads: list[str], steps: int) -> Iterator[dict[st
                 device_memory_bytes=mesh.memory_bytes,
             )
             trainer = make_trainer(
-                source, loaded, point, workload, task, seed=len, mesh=mesh, now=time.perf_counter, exact_examples=False
+                source,
+                lambda: loaded,
+                point,
+                workload,
+                task,
+                seed=len,
+                mesh=mesh,
+                now=time.perf_counter,
+                exact_examples=False,
             )
             try:
                 trainer.start()

@@ -28,10 +28,11 @@ from timetrial import from_optax
 from timetrial.devices import Mesh, put_replicated
 from timetrial.judge import Judge
 from timetrial.problem import make_task
+from timetrial.programs import Entry
 from timetrial.registry import load_workload, workload_names
 from timetrial.stream import pad_indices
 from timetrial.target import Target
-from timetrial.trainer import Entry, PureTrainer
+from timetrial.trainer import PureTrainer
 
 NEVER = Target("loss", -1e30, "lower")
 

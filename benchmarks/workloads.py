@@ -26,8 +26,9 @@ def measure(name: str) -> dict[str, Any]:
     from timetrial.evaluate import Evaluator
     from timetrial.loading import find_source, load
     from timetrial.problem import make_task
+    from timetrial.programs import Entry
     from timetrial.registry import load_workload
-    from timetrial.trainer import Entry, PureTrainer
+    from timetrial.trainer import PureTrainer
     from timetrial.tuning import default_point, traced_names
 
     workload, mesh = load_workload(name), Mesh.local()

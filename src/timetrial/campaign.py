@@ -22,6 +22,7 @@ from typing import IO, Any, Protocol
 from timetrial import machine
 from timetrial.claims import LOCK_NAME, Heart, locked, take
 from timetrial.errors import UserError, unknown
+from timetrial.isolation.policy import Isolation
 from timetrial.loading import Source
 from timetrial.record import (
     RECORD_NAME,
@@ -55,6 +56,8 @@ class Campaign:
     seed: int
     checkpoint_seconds: float = 30.0
     """Wall seconds between a trial's checkpoints."""
+    isolation: Isolation = "none"
+    """What keeps a submission apart from its trials."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
@@ -78,6 +81,7 @@ class Campaign:
                 self_tuning=source.self_tuning,
                 folder=str(self.out / source.name / workload / f"study_{study}" / f"trial_{trial}"),
                 checkpoint_seconds=self.checkpoint_seconds,
+                isolation=self.isolation,
             )
             for workload in self.ruleset.workloads
             for study, trial, source in self._turns()

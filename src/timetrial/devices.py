@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import Mesh as JaxMesh
@@ -64,3 +65,9 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
 def put_replicated(tree: Any, mesh: Mesh) -> Any:
     """Arrays on all devices of the mesh."""
     return jax.device_put(tree, mesh.replicated)
+
+
+def key_on(seed: int, mesh: Mesh) -> jax.Array:
+    """A key of all 64 bits of `seed`, on every device."""
+    words = jnp.array([seed >> 32, seed & 0xFFFFFFFF], jnp.uint32)
+    return put_replicated(jax.random.wrap_key_data(words, impl="threefry2x32"), mesh)

@@ -65,8 +65,12 @@ class Trainer(Protocol):
         """Loads the submission and initialises its state. Charged."""
         ...
 
-    def run(self, stop: Callable[[Counts], bool]) -> None:
-        """Takes steps until `stop(counts)`, asked before every step, says so. Charged. Raises TrainingComplete."""
+    def run(self, stop: Callable[[Counts], bool], boundary: float) -> None:
+        """Takes steps until `stop(counts)` says so. Charged. Raises TrainingComplete.
+
+        `stop` is asked before every step, or, where the steps are taken in another process, now and then; it says so at
+        the charge `boundary` at the latest, by which such a process stops itself.
+        """
         ...
 
     def evaluated(self) -> tuple[Any, Any]:
@@ -230,7 +234,7 @@ class Judge:
             complete = False
             with self._charging():
                 try:
-                    self._trainer.run(self._stop_at(boundary))
+                    self._trainer.run(self._stop_at(boundary), boundary)
                 except TrainingComplete:
                     complete = True
                 arrived = complete or self._charge(self._trainer.counts()) >= boundary

@@ -72,3 +72,12 @@ def hardware() -> dict[str, Any]:
         "system": platform.platform(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def out_of_memory_kills() -> int:
+    """How often Linux has ended a process for want of memory; 0 where it does not say."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
+    return int(counters.get("oom_kill", 0))

@@ -67,6 +67,8 @@ class RunHeader:
     """Names that jax has removed and that were put back for the submission."""
     told: tuple[str, ...] = ()
     """What the submission was told although submissions are not: "workload name", with AlgoPerf's API at full size."""
+    trainer: Literal["python", "program", "process"] = "python"
+    """How its code ran: here, as programs without Python, or in an isolated process, whose counts are unverified."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -379,6 +381,7 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "api": fields.one_of(("timetrial", "algoperf")),
         "restored": fields.texts,
         "told": fields.texts,
+        "trainer": fields.one_of(("python", "program", "process")),
     },
     EvalLine: {
         "step": fields.count,
@@ -413,7 +416,7 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "repeated_seconds": fields.duration,
     },
 }
-_ADDED = ("checkpoint_seconds", "repeated_seconds", "api", "restored", "told")
+_ADDED = ("checkpoint_seconds", "repeated_seconds", "api", "restored", "told", "trainer")
 """Fields that came to schema 1 after its golden record: where a file lacks them they have their defaults."""
 _KINDS: dict[type, str] = {RunHeader: "run", EvalLine: "eval", ResumeLine: "resume", EndLine: "end"}
 

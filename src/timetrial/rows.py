@@ -4,6 +4,9 @@
 transformation of the loss transforms the marker with it: `vmap` and `scan` multiply its rows, `cond` takes the larger
 branch, forward derivatives charge the rows again. A plain gradient costs its rows once; a Hessian-vector product costs
 them twice, whichever way it is taken. A Python counter cannot see any of this.
+
+In a compiled program a marker is a call of a function that returns its arguments and says the rows in its name, so that
+the rows of a program that comes without Python can be read as well (`timetrial.isolation.inspection`).
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,8 @@ from typing import Any
 
 import jax
 from jax.extend import core
+from jax.extend.mlir import ir
+from jax.extend.mlir.dialects import func
 from jax.interpreters import ad, batching, mlir
 
 PyTree = Any
@@ -19,6 +24,13 @@ PyTree = Any
 class RowsUnknownError(Exception):
     """The rows cannot be read from the program: the loss is inside a loop without a fixed number of turns."""
 
+
+_LOOP = (
+    "problem.loss is called inside a while loop, whose number of turns nobody knows beforehand; "
+    "use lax.scan, or lax.fori_loop with fixed bounds"
+)
+UNKNOWN = -1
+"""The rows of a marker on what is known to be such a loop."""
 
 # What a marker stands on, and what it costs. The pass back through a loss belongs to the pass forward that it follows,
 # so it is free; the derivative of a pass back is a pass of its own, once it is transposed.
@@ -36,6 +48,9 @@ _TRANSPOSE_OF = {
     "cotangent_tangent": "second_cotangent",
     "second_cotangent": "cotangent_tangent",
 }
+
+CALL_PREFIX = "timetrial_rows_"
+"""Of the functions that markers become: the number of rows follows, and maybe an underscore and more."""
 
 marker_p = core.Primitive("timetrial_rows")
 marker_p.multiple_results = True
@@ -55,6 +70,8 @@ def rows_in(jaxpr: core.Jaxpr) -> int:
 
 def _rows_of(equation: core.JaxprEqn) -> int:
     if equation.primitive is marker_p:
+        if equation.params["rows"] == UNKNOWN:
+            raise RowsUnknownError(_LOOP)
         return equation.params["rows"] * _CHARGED[equation.params["kind"]]
     inner = [rows_in(jaxpr) for jaxpr in _programs_in(equation.params)]
     if not any(inner):
@@ -65,10 +82,7 @@ def _rows_of(equation: core.JaxprEqn) -> int:
     if name == "cond":
         return max(inner)
     if name == "while":
-        raise RowsUnknownError(
-            "problem.loss is called inside a while loop, whose number of turns nobody knows beforehand; "
-            "use lax.scan, or lax.fori_loop with fixed bounds"
-        )
+        raise RowsUnknownError(_LOOP)
     if name == "shard_map":
         return sum(inner) * equation.params["mesh"].size
     return sum(inner)
@@ -125,9 +139,23 @@ def _batch(operands: Sequence[Any], axes: Sequence[Any], *, rows: int, outputs: 
     return out, list(axes[:outputs])
 
 
+def _lower(ctx: mlir.LoweringRuleContext, *operands: Any, rows: int, outputs: int, kind: str) -> Sequence[Any]:
+    if not _CHARGED[kind]:
+        return operands[:outputs]
+    types = [operand.type for operand in operands]
+    module = ctx.module_context
+    function = func.FuncOp(f"{CALL_PREFIX}{rows}", (types, types[:outputs]), ip=module.ip)
+    function.attributes["sym_visibility"] = ir.StringAttr.get("private")
+    module.symbol_table.insert(function)  # which makes the name its own
+    block = function.add_entry_block()
+    with ir.InsertionPoint(block):
+        func.ReturnOp(list(block.arguments)[:outputs])
+    return list(func.CallOp(function, list(operands)).results)
+
+
 marker_p.def_impl(_identity)
 marker_p.def_abstract_eval(_identity)
 ad.primitive_jvps[marker_p] = _jvp
 ad.primitive_transposes[marker_p] = _transpose
 batching.primitive_batchers[marker_p] = _batch
-mlir.register_lowering(marker_p, lambda ctx, *operands, outputs, **_: list(operands[:outputs]))
+mlir.register_lowering(marker_p, _lower)

@@ -5,10 +5,9 @@ for Python and the clock is never far behind the device. Where the training data
 from step to step: a step gathers its own batch and derives its own key.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,35 +15,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from timetrial.checkpoint import Checkpoint, like_tree, to_host
-from timetrial.devices import Mesh, put_batch, put_replicated
+from timetrial.devices import Mesh, key_on, put_batch, put_replicated
 from timetrial.judge import Counts, Meters
 from timetrial.metering import Metering
 from timetrial.problem import ContractError, WorkloadProblem, check_same_shapes
-from timetrial.programs import Programs, check_submission
+from timetrial.programs import Origin, Programs
 from timetrial.rows import RowsUnknownError, rows_in
 from timetrial.stream import EpochStream, fits_on_device, from_host, gather, on_device, pad_indices
-from timetrial.submission import Batch, Feedback, Submission, Task, TrainState
-from timetrial.tuning import Hparams
+from timetrial.submission import Batch, Feedback, Task, TrainState
 from timetrial.workload import Array, PyTree, Workload
-
-Make = Callable[[Hparams, Task], Submission]
 
 _WAIT_SECONDS = 0.002
 """How often, at most, the loop waits for the steps in flight: to wake up after each short step would cost too much."""
 _INDICES_AHEAD = 1 << 18
 """Row indices sent to the device at a time, at most."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A submission's code, and the point at which it is tried."""
-
-    make: Make
-    folder: Path | None
-    """Where its source lies, so that messages can name its lines; None for code that has no folder."""
-    hparams: Mapping[str, Any]
-    traced: frozenset[str]
-    """The hyperparameters that are passed to the compiled functions as scalars."""
 
 
 class PureTrainer:
@@ -56,7 +40,7 @@ class PureTrainer:
     def __init__(
         self,
         workload: Workload,
-        entry: Entry,
+        entry: Origin,
         task: Task,
         *,
         seed: Callable[[str], int],
@@ -85,7 +69,7 @@ class PureTrainer:
         self._before_start = before_start
         self._problem = WorkloadProblem(workload)
         self._keys = {
-            purpose: _key(seed(purpose), mesh) for purpose in ("init", "opt_state", "step", "eval_params", "select")
+            purpose: key_on(seed(purpose), mesh) for purpose in ("init", "opt_state", "step", "eval_params", "select")
         }
         self._train: Mapping[str, np.ndarray] = workload.split("train")
         rows = len(next(iter(self._train.values())))
@@ -112,22 +96,17 @@ class PureTrainer:
         if self._before_start is not None:
             self._before_start()
         with self._meter.charged("make"):
-            static = {k: v for k, v in self._entry.hparams.items() if k not in self._entry.traced}
-            traced = {k: jnp.asarray(v) for k, v in self._entry.hparams.items() if k in self._entry.traced}
-            self._hparams = put_replicated(traced, self._mesh)
-
-            def build(scalars: Mapping[str, Array]) -> Submission:
-                return check_submission(self._entry.make(Hparams({**static, **scalars}), self._task))
-
-            self._submission = build(self._hparams)
-            self._batch_size = self._submission.batch_size or self._workload.default_batch_size
-            self._programs = Programs(self._problem, build, self._mesh, self._batch_size)
+            self._prepared = self._entry.prepare(self._problem, self._task)
+            self._hparams = put_replicated(self._prepared.scalars, self._mesh)
+            self._batch_size = self._prepared.batch_size or self._workload.default_batch_size
+            self._programs = Programs(self._prepared.functions, self._problem, self._mesh, self._batch_size)
         with self._meter.charged("init"):
             params, model_state = map(jax.tree.leaves, self._initial)
             self.state = self._programs.begin(params, model_state, self._keys["opt_state"], self._hparams)
 
-    def run(self, stop: Callable[[Counts], bool]) -> None:
-        if self._submission.select is not None:
+    def run(self, stop: Callable[[Counts], bool], boundary: float = math.inf) -> None:
+        del boundary  # `stop` is asked before every step
+        if self._prepared.select is not None:
             take = self._step_on_selected
         elif self._data is not None:
             take = self._step_on_device
@@ -146,7 +125,7 @@ class PureTrainer:
                     wait_at = now + _WAIT_SECONDS  # of before the wait: where steps are long, each is waited for
 
     def evaluated(self) -> tuple[PyTree, PyTree]:
-        if self._submission.eval_params is None:
+        if self._programs.eval_params is None:
             return self._problem.trees(self.state.params, self.state.model_state)
         with self._meter.charged("eval_params"):
             indices = self._eval_stream.indices(self._evals * self._batch_size, self._batch_size)
@@ -159,10 +138,10 @@ class PureTrainer:
         return self._problem.trees(params, model_state)
 
     def feedback(self, feedback: Feedback) -> None:
-        if self._submission.on_eval is None:
+        if self._prepared.on_eval is None:
             return
         with self._meter.charged("on_eval"):
-            state = self._submission.on_eval(self.state, feedback)
+            state = self._prepared.on_eval(self.state, feedback)
             if not isinstance(state, TrainState):
                 raise ContractError(f"on_eval must return a TrainState, not {type(state).__name__}")
             state = state._replace(step=self.state.step)
@@ -253,10 +232,10 @@ class PureTrainer:
         return self._step_on(batch, drawn=self._batch_size)
 
     def _step_on_selected(self) -> Array:
-        assert self._submission.select is not None
+        assert self._prepared.select is not None
         before = self._drawn
         key = jax.random.fold_in(self._keys["select"], self._counts.step)
-        batch = self._submission.select(self._drawn_batches(), self.state, key)
+        batch = self._prepared.select(self._drawn_batches(), self.state, key)
         if not isinstance(batch, Batch):
             raise ContractError(f"select must return a Batch, not {type(batch).__name__}")
         return self._step_on(self._padded(batch), drawn=(self._drawn - before) * self._batch_size)
@@ -307,9 +286,3 @@ class PureTrainer:
                     raise ContractError(str(error)) from None
                 self._rows[program], self._rows_exact = 0, False
         return self._rows[program]
-
-
-def _key(seed: int, mesh: Mesh) -> Array:
-    """A key of all 64 bits of `seed`, on every device."""
-    words = jnp.array([seed >> 32, seed & 0xFFFFFFFF], jnp.uint32)
-    return put_replicated(jax.random.wrap_key_data(words, impl="threefry2x32"), mesh)

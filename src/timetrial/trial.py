@@ -1,11 +1,14 @@
 """One trial: ties a trainer to a judge, in this process, and leaves a record."""
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from timetrial import machine
 from timetrial.algoperf.names import algoperf_names, restored_names
@@ -16,10 +19,14 @@ from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
 from timetrial.failures import submission_code
+from timetrial.isolation.exported import ExportedEntry
+from timetrial.isolation.process import Isolated
+from timetrial.isolation.remote import Apart, RemoteTrainer, Tracer
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import TrialKeeper
 from timetrial.loading import Loaded, Source, load
-from timetrial.problem import make_task
+from timetrial.problem import WorkloadProblem, make_task
+from timetrial.programs import Entry, Prepared
 from timetrial.record import (
     RECORD_NAME,
     EndLine,
@@ -33,8 +40,8 @@ from timetrial.record import (
 from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
 from timetrial.submission import Task
-from timetrial.trainer import Entry, PureTrainer
-from timetrial.tuning import Point, default_point, halton_points, traced_names
+from timetrial.trainer import PureTrainer
+from timetrial.tuning import Point, SearchSpace, default_point, halton_points, traced_names
 from timetrial.workload import Workload
 
 SOURCE_FOLDER = "source"
@@ -68,8 +75,11 @@ def run_trial(
     announce: Callable[[RunHeader], None] = lambda header: None,
     leave: Callable[[], bool] = lambda: False,
     checkpoint_seconds: float = 30.0,
+    isolated: Isolated | None = None,
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
+
+    With `isolated` no code of the submission runs in this process.
 
     Whatever the submission does is a result in the record. `watch` is told of progress a few times a second; `announce`
     is given the header, still without hyperparameters, before any code of the submission runs, so that a crash on
@@ -114,7 +124,7 @@ def run_trial(
         budget=ruleset.budget(workload.name, self_tuning=trial.self_tuning),
         eval_every=rules.eval_every,
         confirmation=ruleset.confirmation,
-        isolation="none",
+        isolation="none" if isolated is None else isolated.isolation,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hardware=machine.hardware(),
         packages=machine.packages(),
@@ -124,41 +134,35 @@ def run_trial(
     )
     announce(header)
     resume = _take_up(folder, header)
-    with RecordWriter(folder / RECORD_NAME, resume=resume) as writer, importable(source):
+    setting = _Setting(
+        workload=workload,
+        source=source,
+        ruleset=ruleset,
+        trial=trial,
+        mesh=mesh,
+        horizon_examples=rules.horizon_examples,
+        told=bool(header.told),
+        now=now,
+    )
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(RecordWriter(folder / RECORD_NAME, resume=resume))
         source.copy_to(folder / SOURCE_FOLDER)
         try:
-            with submission_code("import", source.folder):
-                loaded = load(source)
-                hparams = _point(source, loaded, ruleset, workload.name, trial)
-                batch_size = loaded.module.get_batch_size(workload.name) if header.told else None
+            if isolated is None:
+                stack.enter_context(importable(source))
+                ready = _here(setting)
+            else:
+                ready = _apart(setting, isolated, stack)
         except SubmissionFailure as failure:
             if not resume:
                 writer.run(header)
             end = end_after(None, failure.status, str(failure))
             writer.end(end)
             return end
-        header = replace(header, hparams=hparams)
+        header = replace(header, hparams=ready.hparams, trainer=ready.how)
         if not resume:
             writer.run(header)
-        task = make_task(
-            workload,
-            horizon_examples=rules.horizon_examples,
-            device_count=mesh.size,
-            device_memory_bytes=mesh.memory_bytes,
-        )
-        trainer = make_trainer(
-            source,
-            loaded,
-            hparams,
-            workload,
-            task,
-            batch_size=batch_size,
-            seed=lambda purpose: seed_of(trial.seed, workload.name, trial.study, trial.trial, purpose),
-            mesh=mesh,
-            now=now,
-            exact_examples=ruleset.clock == "examples",
-            before_start=forget_cache if ruleset.clock == "seconds" else None,
-        )
+        trainer = ready.build()
         keeper = TrialKeeper(trainer, writer, folder, now, every_seconds=checkpoint_seconds)
         judge = Judge(
             trainer,
@@ -184,6 +188,118 @@ def run_trial(
             trainer.close()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Setting:
+    """What a trial is about, whoever runs the submission's code."""
+
+    workload: Workload
+    source: Source
+    ruleset: Ruleset
+    trial: Trial
+    mesh: Mesh
+    horizon_examples: int
+    told: bool
+    """Whether the submission is told the workload's name."""
+    now: Callable[[], float]
+
+    def seed(self, purpose: str) -> int:
+        return seed_of(self.trial.seed, self.workload.name, self.trial.study, self.trial.trial, purpose)
+
+    @property
+    def about(self) -> dict[str, int]:
+        """What a task says beside the workload."""
+        return {
+            "horizon_examples": self.horizon_examples,
+            "device_count": self.mesh.size,
+            "device_memory_bytes": self.mesh.memory_bytes,
+        }
+
+    @property
+    def task(self) -> Task:
+        return make_task(self.workload, **self.about)
+
+    @property
+    def exact_examples(self) -> bool:
+        return self.ruleset.clock == "examples"
+
+    @property
+    def before_start(self) -> Callable[[], None] | None:
+        return forget_cache if self.ruleset.clock == "seconds" else None
+
+
+class _Ready(NamedTuple):
+    """A submission that is about to be tried."""
+
+    hparams: Point
+    how: Literal["python", "program", "process"]
+    build: Callable[[], PureTrainer | AlgoPerfTrainer | RemoteTrainer]
+
+
+def _here(setting: _Setting) -> _Ready:
+    """The submission's code is loaded and run in this process; raises `SubmissionFailure`."""
+    source = setting.source
+    with submission_code("import", source.folder):
+        loaded = load(source)
+        hparams = _point(setting, loaded.search_space)
+        batch_size = loaded.module.get_batch_size(setting.workload.name) if setting.told else None
+    build = partial(
+        make_trainer,
+        source,
+        lambda: loaded,
+        hparams,
+        setting.workload,
+        setting.task,
+        batch_size=batch_size,
+        seed=setting.seed,
+        mesh=setting.mesh,
+        now=setting.now,
+        exact_examples=setting.exact_examples,
+        before_start=setting.before_start,
+    )
+    return _Ready(hparams, "python", build)
+
+
+def _apart(setting: _Setting, isolated: Isolated, stack: contextlib.ExitStack) -> _Ready:
+    """The submission's code runs in processes of its own, which `stack` ends; raises `SubmissionFailure`."""
+    workload, mesh = setting.workload, setting.mesh
+    apart = Apart(isolated, setting.source, workload, setting.about)
+
+    def choose(space: SearchSpace) -> Point:
+        with submission_code("import", None):
+            return _point(setting, space)
+
+    described = apart.describe(choose, told=workload.name if setting.told else None)
+    process = apart.start(needs_data=described.hooks)
+    stack.callback(process.close)
+    if described.hooks:
+        build = partial(
+            RemoteTrainer,
+            process,
+            workload,
+            described,
+            seed=setting.seed,
+            mesh=mesh,
+            clock=setting.ruleset.clock,
+            file_bytes=isolated.policy.file_bytes,
+        )
+        return _Ready(described.point, "process", build)
+    scalars = {name: described.point[name] for name in traced_names(described.space)}
+    tracer = Tracer(process, described.point, mesh.size)
+    entry = ExportedEntry(tracer.trace, workload, scalars, platform=apart.platform)
+    build = partial(
+        PureTrainer,
+        workload,
+        entry,
+        setting.task,
+        seed=setting.seed,
+        mesh=mesh,
+        now=setting.now,
+        exact_examples=setting.exact_examples,
+        before_start=setting.before_start,
+    )
+    return _Ready(described.point, "program", build)
+
+
 def importable(source: Source) -> AbstractContextManager[None]:
     """Within it the submission may be loaded and run."""
     return algoperf_names(source) if source.api == "algoperf" else nullcontext()
@@ -191,7 +307,7 @@ def importable(source: Source) -> AbstractContextManager[None]:
 
 def make_trainer(
     source: Source,
-    loaded: Loaded,
+    load: Callable[[], Loaded],
     hparams: Point,
     workload: Workload,
     task: Task,
@@ -203,20 +319,22 @@ def make_trainer(
     before_start: Callable[[], None] | None = None,
     batch_size: int | None = None,
 ) -> PureTrainer | AlgoPerfTrainer:
-    """The trainer for what the submission is written for; `batch_size` is for AlgoPerf's, None for the default."""
+    """The trainer for what the submission is written for; `batch_size` is for AlgoPerf's, None for the default.
+
+    `load` is called as the trainer starts, within what is charged.
+    """
     if source.api == "algoperf":
         own = AlgoPerfEntry(
-            module=loaded.module,
+            load=lambda: load().module,
             folder=source.folder,
             hparams=None if source.self_tuning else hparams,
             per_device=source.uses_pmap,
             batch_size=batch_size,
         )
         return AlgoPerfTrainer(workload, own, task, seed=seed, mesh=mesh, now=now, before_start=before_start)
-    entry = Entry(make=loaded.make, folder=source.folder, hparams=hparams, traced=traced_names(loaded.search_space))
     return PureTrainer(
         workload,
-        entry,
+        _LoadedEntry(source.folder, load, hparams),
         task,
         seed=seed,
         mesh=mesh,
@@ -224,6 +342,21 @@ def make_trainer(
         exact_examples=exact_examples,
         before_start=before_start,
     )
+
+
+@dataclass(frozen=True)
+class _LoadedEntry:
+    """A submission that is loaded as it starts; a `timetrial.programs.Origin`."""
+
+    folder: Path
+    load: Callable[[], Loaded]
+    hparams: Point
+
+    def prepare(self, problem: WorkloadProblem, task: Task) -> Prepared:
+        loaded = self.load()
+        return Entry(
+            make=loaded.make, folder=self.folder, hparams=self.hparams, traced=traced_names(loaded.search_space)
+        ).prepare(problem, task)
 
 
 def _told_the_name(source: Source, workload: Workload) -> bool:
@@ -243,8 +376,11 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     except RecordError:
         old = None
     if old is not None and (old.end is None or old.end.status == "interrupted"):
-        if header.clock != "seconds" and replace(old.run, created=header.created, hparams=header.hparams) == header:
-            return True  # all is the same, and the hyperparameters follow from it
+        if (
+            header.clock != "seconds"
+            and replace(old.run, created=header.created, hparams=header.hparams, trainer=header.trainer) == header
+        ):
+            return True  # all is the same, and the rest follows from it
     elif old is not None or not path.exists():
         return False
     number = 1
@@ -255,20 +391,21 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     return False
 
 
-def _point(source: Source, loaded: Loaded, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
+def _point(setting: _Setting, space: SearchSpace) -> Point:
     """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
+    trial, source = setting.trial, setting.source
     if trial.point is not None:
         return trial.point
     if trial.self_tuning:
-        if loaded.search_space:
+        if space:
             raise UserError("SEARCH_SPACE must be assigned at the top level of the file, not inside a block")
         return {}
-    tuning = ruleset.tuning(self_tuning=False)
+    tuning = setting.ruleset.tuning(self_tuning=False)
     if tuning.points == "default":
-        return default_point(loaded.search_space)
-    if source.api == "algoperf" and not isinstance(loaded.search_space, Mapping):
-        if len(loaded.search_space) < tuning.trials:
-            raise UserError(f"{len(loaded.search_space)} points, and the ruleset asks for {tuning.trials}")
-        return loaded.search_space[trial.trial]  # AlgoPerf's runner takes the first as many as it wants
-    seed = seed_of(trial.seed, workload, trial.study, None, "tuning")
-    return halton_points(loaded.search_space, tuning.trials, seed)[trial.trial]
+        return default_point(space)
+    if source.api == "algoperf" and not isinstance(space, Mapping):
+        if len(space) < tuning.trials:
+            raise UserError(f"{len(space)} points, and the ruleset asks for {tuning.trials}")
+        return space[trial.trial]  # AlgoPerf's runner takes the first as many as it wants
+    seed = seed_of(trial.seed, setting.workload.name, trial.study, None, "tuning")
+    return halton_points(space, tuning.trials, seed)[trial.trial]

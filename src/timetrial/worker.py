@@ -14,15 +14,19 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from timetrial.isolation.policy import Isolation, Policy
 from timetrial.record import to_line
 from timetrial.ruleset import Ruleset
 
 if TYPE_CHECKING:
+    from timetrial.isolation.process import Isolated
     from timetrial.record import EndLine
     from timetrial.workload import Workload
 
 BROKEN_RECORD = 74
 """Exit code when the record could not be written (EX_IOERR)."""
+_FILE_BYTES, _STATES, _SECONDS = 256 << 20, 16, 86_400.0
+"""Of an isolated submission: bytes of a file, beside so many times the parameters' own, and wall time at most."""
 PREEMPTED = 75
 """Exit code of a trial that was told to stop (EX_TEMPFAIL): it goes on from its checkpoint."""
 
@@ -46,6 +50,8 @@ class Job:
     """The processor cores that the trial is pinned to; empty: all that the campaign may use."""
     checkpoint_seconds: float = 30.0
     """Wall seconds between checkpoints."""
+    isolation: Isolation = "none"
+    """What keeps the submission apart from the trial."""
 
 
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
@@ -107,7 +113,27 @@ def _run(
         watch=lambda progress: report({"progress": asdict(progress)}),
         announce=lambda header: report({"header": json.loads(to_line(header))}),
         leave=told_to_leave.is_set,
+        isolated=_isolated(job.isolation, workload),
         checkpoint_seconds=job.checkpoint_seconds,
+    )
+
+
+def _isolated(isolation: Isolation, workload: "Workload") -> "Isolated | None":
+    """The default limits: half of the machine's memory, files for the state of any known optimizer, a day."""
+    if isolation == "none":
+        return None
+    import jax
+
+    from timetrial import machine
+    from timetrial.isolation.process import Isolated
+
+    params = sum(
+        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(jax.eval_shape(workload.init, jax.random.key(0)))
+    )
+    file_bytes = _FILE_BYTES + _STATES * params
+    return Isolated(
+        isolation=isolation,
+        policy=Policy(memory_bytes=machine.memory_bytes() // 2, file_bytes=file_bytes, seconds=_SECONDS),
     )
 
 

@@ -52,7 +52,8 @@ from toys import toy_workload
 from timetrial import Submission
 from timetrial.devices import Mesh
 from timetrial.problem import make_task
-from timetrial.trainer import Entry, PureTrainer
+from timetrial.programs import Entry
+from timetrial.trainer import PureTrainer
 
 def step(problem, state, batch, key):
     _, aux = problem.loss(state.params, state.model_state, batch, key)

@@ -51,7 +51,7 @@ class FakeTrainer:
     def start(self) -> None:
         self.clock.spend(self.costs["init"])
 
-    def run(self, stop: Callable[[Counts], bool]) -> None:
+    def run(self, stop: Callable[[Counts], bool], boundary: float) -> None:
         while not stop(self.done):
             if self.done.step == self.fail_at:
                 raise self.failure

@@ -13,8 +13,9 @@ from timetrial.data import InMemory
 from timetrial.devices import Mesh
 from timetrial.evaluate import Evaluator
 from timetrial.problem import make_task
+from timetrial.programs import Entry
 from timetrial.registry import load_workload
-from timetrial.trainer import Entry, PureTrainer
+from timetrial.trainer import PureTrainer
 
 
 def main(name: str, batch_size: int) -> None:

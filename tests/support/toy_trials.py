@@ -79,8 +79,8 @@ def run(
     folder: Path, text: str = SGD, *, ruleset: Ruleset | None = None, workload: Any = None, **options: Any
 ) -> RunRecord:
     """Runs one trial in this process and reads its record."""
-    source = write(folder, text)
+    source = options.pop("source", None) or write(folder, text)
     place = options.pop("place", Trial(seed=0, study=0, trial=0, self_tuning=source.self_tuning))
-    out = folder / f"out-{len(list(folder.glob('out-*')))}"
+    out = options.pop("out", None) or folder / f"out-{len(list(folder.glob('out-*')))}"
     run_trial(workload or toy_workload(), source, ruleset or rules(), place, out, workload_sha256="f" * 64, **options)
     return read_record(out / "record.jsonl")

@@ -94,7 +94,15 @@ def curve(source, workload):
         loaded = load(source)
         point = default_point(loaded.search_space) if loaded.search_space else {}
         trainer = make_trainer(
-            source, loaded, point, workload, task, seed=len, mesh=mesh, now=time.perf_counter, exact_examples=False
+            source,
+            lambda: loaded,
+            point,
+            workload,
+            task,
+            seed=len,
+            mesh=mesh,
+            now=time.perf_counter,
+            exact_examples=False,
         )
         try:
             trainer.start()

@@ -244,7 +244,14 @@ def test_an_eval_is_charged_by_the_chosen_clock():
     assert [line.charge(clock) for clock in ("seconds", "steps", "examples")] == [1.25, 3.0, 48.0]
 
 
-LATER = {"checkpoint_seconds": 0.0, "repeated_seconds": 0.0, "api": "timetrial", "restored": (), "told": ()}
+LATER = {
+    "checkpoint_seconds": 0.0,
+    "repeated_seconds": 0.0,
+    "api": "timetrial",
+    "restored": (),
+    "told": (),
+    "trainer": "python",
+}
 """Fields that came to the format later, and what they are where a file lacks them."""
 
 

@@ -402,8 +402,8 @@ def test_where_no_step_may_be_queued_each_ends_before_the_next(tmp_path, monkeyp
     idle = []
     run_steps = PureTrainer.run
 
-    def spying_run(self, stop):
-        run_steps(self, lambda counts: idle.append(self.state.step.is_ready()) or stop(counts))
+    def spying_run(self, stop, boundary):
+        run_steps(self, lambda counts: idle.append(self.state.step.is_ready()) or stop(counts), boundary)
 
     monkeypatch.setattr(PureTrainer, "run", spying_run)
     run(tmp_path, slow, ruleset=rules("steps", budget=6, eval_every=6))

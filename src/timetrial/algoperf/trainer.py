@@ -1,6 +1,7 @@
 """The trainer of AlgoPerf submissions: the host calls `update_params` step by step, as AlgoPerf's own runner does."""
 
 import inspect
+import math
 import time
 from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -38,7 +39,8 @@ _AT_ONCE = 8
 class AlgoPerfEntry:
     """A submission's functions, and the point at which it is tried."""
 
-    module: ModuleType
+    load: Callable[[], ModuleType]
+    """Called as the trainer starts."""
     folder: Path
     hparams: Mapping[str, Any] | None
     """None for a submission that tunes itself."""
@@ -107,9 +109,6 @@ class AlgoPerfTrainer:
             "accumulated_logging_time": 0.0,
             "last_step_end_time": None,
         }
-        self._select = getattr(entry.module, "data_selection", None)
-        told = "train_state" in inspect.signature(entry.module.update_params).parameters
-        self._extra = {"train_state": MappingProxyType(self._train_state)} if told else {}
         self._meter = Metering(entry.folder, now)
         # What makes batches and keys is the harness's own: it is compiled before anything is charged.
         self._draw_rngs(self._keys["step"], np.int32(0))
@@ -128,18 +127,23 @@ class AlgoPerfTrainer:
         if self._before_start is not None:
             self._before_start()
         with self._meter.charged("init_optimizer_state"):
+            self._module = self._entry.load()
+            self._select = getattr(self._module, "data_selection", None)
+            told = "train_state" in inspect.signature(self._module.update_params).parameters
+            self._extra = {"train_state": MappingProxyType(self._train_state)} if told else {}
             params, model_state = self._initial
             # Copies, since submissions may overwrite their input.
             copies = jax.tree.map(lambda x: jnp.array(x, copy=True), (params, model_state))
             self._params, self._model_state = self._view.params(copies[0]), self._view.model_state(copies[1])
             if self._entry.per_device:
                 self._params, self._model_state = jax_utils.replicate((self._params, self._model_state))
-            self._optimizer_state = self._entry.module.init_optimizer_state(
+            self._optimizer_state = self._module.init_optimizer_state(
                 self._view, self._params, self._model_state, self._hparams, self._keys["opt_state"]
             )
             self._unsaved = _split(self._optimizer_state)[1]
 
-    def run(self, stop: Callable[[Counts], bool]) -> None:
+    def run(self, stop: Callable[[Counts], bool], boundary: float = math.inf) -> None:
+        del boundary  # `stop` is asked before every step
         began = self._now()
         with self._meter.charged("update_params"):
             in_flight = min(1, self._mesh.steps_in_flight)  # besides those between two looks
@@ -162,7 +166,7 @@ class AlgoPerfTrainer:
             raise TrainingComplete
 
     def evaluated(self) -> tuple[PyTree, PyTree]:
-        prepare = getattr(self._entry.module, "prepare_for_eval", None)
+        prepare = getattr(self._module, "prepare_for_eval", None)
         began = self._now()
         with self._meter.charged("prepare_for_eval"):
             if prepare is not None:
@@ -268,7 +272,7 @@ class AlgoPerfTrainer:
     # A step.
 
     def _take_step(self) -> None:
-        module, step = self._entry.module, self._counts.step
+        module, step = self._module, self._counts.step
         if step % _AT_ONCE == 0 or not self._rngs:
             self._rngs = self._draw_rngs(self._keys["step"], np.int32(step - step % _AT_ONCE))
         select_rng, update_rng = self._rngs[step % _AT_ONCE]

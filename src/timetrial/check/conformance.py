@@ -120,7 +120,7 @@ def _two_steps(workload: Workload, loaded: Loaded, source: Source, point: Point)
         device_memory_bytes=mesh.memory_bytes,
     )
     trainer = make_trainer(
-        source, loaded, point, workload, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=False
+        source, lambda: loaded, point, workload, task, seed=len, mesh=mesh, now=lambda: 0.0, exact_examples=False
     )
     try:
         trainer.start()

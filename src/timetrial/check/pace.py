@@ -7,8 +7,9 @@ import optax
 from timetrial.check.conformance import on_noise
 from timetrial.devices import Mesh
 from timetrial.problem import make_task
+from timetrial.programs import Entry
 from timetrial.submission import from_optax
-from timetrial.trainer import Entry, PureTrainer
+from timetrial.trainer import PureTrainer
 from timetrial.workload import Workload
 
 

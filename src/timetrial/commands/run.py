@@ -11,6 +11,7 @@ from timetrial.campaign import Campaign, core_shares, has_result, open_folder, r
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.evidence import derived_targets, evidence_path
+from timetrial.isolation.policy import add_isolation, require
 from timetrial.loading import find_source
 from timetrial.registry import base_of, shipped, submission_names
 from timetrial.ruleset import Ruleset, load_ruleset
@@ -49,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--held-out", metavar="SEED",
         help="add one held-out variant of each workload, drawn by this value, and derive its target first",
     )  # fmt: skip
+    add_isolation(parser)
     parser.add_argument("--resume", action="store_true", help="go on with the campaign in DIR: run what has no result")
     add_format(parser)
 
@@ -85,7 +87,9 @@ def run(args: argparse.Namespace) -> int:
         sources=sources,
         seed=args.seed,
         checkpoint_seconds=args.checkpoint_every,
+        isolation=args.isolation,
     )
+    require(args.isolation)
     jobs = campaign.jobs()
     open_folder(campaign, resume=args.resume)
     if args.jobs > 1 and ruleset.clock == "seconds":

@@ -1,0 +1,189 @@
+"""What a process that runs a submission may see, write and use, and the commands that hold it to that.
+
+Bubblewrap and Docker are given one policy: no network; nothing to write but private temporary files and one file for
+arrays; the submission and the training rows, read-only, and no other data; no privileges; bounded memory, processes
+and time. What the kernel limits by process (memory, processes, file sizes) the child limits itself, before it reads any
+code of the submission (`timetrial.isolation.child`), because neither tool does so for ordinary users.
+"""
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from timetrial.errors import UserError
+
+Isolation = Literal["none", "sandbox", "docker"]
+SUBMISSION = "/submission"
+TRAIN = "/train"
+EXCHANGE = "/exchange"
+"""Where the child finds the submission, the training rows and the file for arrays."""
+IMAGE = "timetrial"
+"""The Docker image, unless $TIMETRIAL_IMAGE names another; `make docker` makes it."""
+_NOBODY = 65534
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache", "/etc/alternatives")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """Limits of one process."""
+
+    memory_bytes: int
+    file_bytes: int
+    """Of the file for arrays, and of each temporary file."""
+    seconds: float
+    """Of wall time, after which it is killed."""
+    processes: int = 512
+    """Processes and threads."""
+    scratch_bytes: int = 1 << 30
+    """Of all temporary files together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mounts:
+    """What a process sees of this machine, beside its Python."""
+
+    submission: Path
+    exchange: Path
+    train: Path | None = None
+    """None where the process needs no data."""
+    code: Sequence[Path] = field(default_factory=tuple)
+    """More folders to import from, for tests."""
+
+    def read_only(self) -> dict[str, Path]:
+        found = {SUBMISSION: self.submission}
+        if self.train is not None:
+            found[TRAIN] = self.train
+        return found
+
+
+def command(
+    isolation: Isolation, policy: Policy, mounts: Mounts, module: Sequence[str], *, name: str
+) -> tuple[list[str], Mapping[str, str]]:
+    """The command that starts a Python `module` under the policy, and its environment; raises `UserError`."""
+    if isolation == "sandbox":
+        return _bubblewrap(policy, mounts, module), {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    return _docker(policy, mounts, module, name), dict(os.environ)
+
+
+def require(isolation: Isolation) -> None:
+    """Raises `UserError` where this machine lacks what the isolation needs."""
+    if isolation == "sandbox":
+        if sys.platform != "linux":
+            raise UserError("--sandbox needs Linux (bubblewrap); use --docker")
+        _tool("bwrap", "--sandbox needs bubblewrap: apt-get install bubblewrap, or use --docker")
+        if os.geteuid() == 0:
+            _tool("setpriv", "--sandbox as root needs setpriv: apt-get install util-linux")
+    elif isolation == "docker":
+        _tool("docker", "--docker needs Docker (https://docs.docker.com/engine/install/), or use --sandbox")
+
+
+def add_isolation(parser: argparse.ArgumentParser) -> None:
+    """The options --sandbox and --docker, as `isolation`."""
+    chosen = parser.add_mutually_exclusive_group()
+    for name, what in (("sandbox", "bubblewrap"), ("docker", "Docker")):
+        chosen.add_argument(
+            f"--{name}", dest="isolation", action="store_const", const=name,
+            help=f"run submissions apart, under {what}: no network, no files, no test data (docs/isolation.md)",
+        )  # fmt: skip
+    parser.set_defaults(isolation="none")
+
+
+def _tool(name: str, message: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise UserError(message)
+    return found
+
+
+def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[str]:
+    root = os.geteuid() == 0
+    words = [_tool("bwrap", "bubblewrap is not installed"), "--unshare-ipc", "--unshare-pid", "--unshare-net"]
+    words += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv"]
+    words += ["--cap-drop", "ALL"]
+    # As root no user namespace is needed to set all this up; then the process becomes nobody.
+    words += _kept_to_become_nobody() if root else ["--unshare-user", "--disable-userns"]
+    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    words += ["--size", str(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    words += ["--size", str(policy.scratch_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
+    for path in map(Path, _SYSTEM):
+        if path.is_symlink():
+            words += ["--symlink", str(path.readlink()), str(path)]
+        elif path.exists():
+            words += ["--ro-bind", str(path), str(path)]
+    folders = _python_folders(mounts.code)
+    above = {parent for path in folders for parent in path.parents} - {Path("/"), Path("/tmp")}
+    for path in sorted(above):  # or bubblewrap makes them, for root alone
+        words += ["--perms", "0755", "--dir", str(path)]
+    for path in folders:
+        words += ["--ro-bind", str(path), str(path)]
+    for inside, outside in mounts.read_only().items():
+        words += ["--ro-bind", str(outside), inside]
+    words += ["--bind", str(mounts.exchange), EXCHANGE, "--remount-ro", "/", "--chdir", "/tmp"]
+    environment = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "PYTHONPATH": _python_path(mounts.code), **_for_xla()}
+    for name, value in environment.items():
+        words += ["--setenv", name, value]
+    if root:
+        words += [_tool("setpriv", "setpriv is not installed"), f"--reuid={_NOBODY}", f"--regid={_NOBODY}"]
+        words += ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    return [*words, sys.executable, "-P", *module]
+
+
+def _kept_to_become_nobody() -> list[str]:
+    return [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
+
+
+def _docker(policy: Policy, mounts: Mounts, module: Sequence[str], name: str) -> list[str]:
+    memory = f"{policy.memory_bytes}b"
+    words = [_tool("docker", "docker is not installed"), "run", "--rm", "--interactive", "--name", name]
+    words += ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
+    words += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(policy.processes)]
+    words += ["--user", f"{_NOBODY}:{_NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"]
+    words += ["--shm-size", str(64 << 20), "--workdir", "/tmp"]
+    words += ["--tmpfs", f"/tmp:rw,nosuid,nodev,size={policy.scratch_bytes}"]
+    for inside, outside in mounts.read_only().items():
+        words += ["--mount", f"type=bind,source={outside},target={inside},readonly"]
+    words += ["--mount", f"type=bind,source={mounts.exchange},target={EXCHANGE}"]
+    for number, path in enumerate(mounts.code):
+        words += ["--mount", f"type=bind,source={path},target=/code/{number},readonly"]
+    environment = {"HOME": "/tmp", **_for_xla()}
+    if mounts.code:
+        environment["PYTHONPATH"] = ":".join(f"/code/{number}" for number in range(len(mounts.code)))
+    for key, value in environment.items():
+        words += ["--env", f"{key}={value}"]
+    words += ["--entrypoint", "timeout", os.environ.get("TIMETRIAL_IMAGE", IMAGE)]
+    return [*words, "-s", "KILL", str(int(policy.seconds) + 1), "python", "-P", *module]
+
+
+def owner() -> tuple[int, int] | None:
+    """Who must own what the process may write, where that is not who starts it."""
+    return (_NOBODY, _NOBODY) if os.geteuid() == 0 else None
+
+
+def _python_folders(code: Sequence[Path]) -> list[Path]:
+    """What holds this Python, its packages and the harness; none inside another."""
+    import timetrial
+    from timetrial.registry import shipped
+
+    folders = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, *sys.path, *code) if p and Path(p).is_dir()}
+    folders |= {Path(sys.prefix), Path(sys.executable).parent.parent}  # a virtual environment may be a link
+    package, workloads = Path(timetrial.__file__).resolve().parent, shipped("workloads").resolve()
+    folders |= {package, workloads}
+    if not workloads.is_relative_to(package):
+        folders.add(workloads.parent / "pyproject.toml")  # by which a checkout is known
+    outer = [f for f in folders if not any(f != other and f.is_relative_to(other) for other in folders)]
+    return sorted(f for f in outer if not any(f.is_relative_to(system) for system in _SYSTEM))
+
+
+def _python_path(code: Sequence[Path]) -> str:
+    """Where the child imports from: what this process does, without the folder that it was started in."""
+    return os.pathsep.join(str(path) for path in (*map(str, code), *sys.path) if path and Path(path).exists())
+
+
+def _for_xla() -> dict[str, str]:
+    """What decides the number of XLA's threads and its flags must be alike on both sides."""
+    return {name: os.environ[name] for name in ("NPROC", "XLA_FLAGS", "JAX_PLATFORMS") if name in os.environ}

@@ -1,0 +1,263 @@
+"""The harness's side of a process that it does not trust: started under a policy, asked, suspended, and ended."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import numpy as np
+
+from timetrial import machine
+from timetrial.errors import UserError
+from timetrial.isolation.policy import Isolation, Mounts, Policy, command, owner
+from timetrial.isolation.wire import BrokenWire, Exchange, Pipe
+from timetrial.judge import SubmissionFailure
+from timetrial.loading import Source
+from timetrial.workload import Workload
+
+MODULE = ("-m", "timetrial.isolation.child")
+_LOG_BYTES = 1 << 20
+"""Of what a submission prints, at most, that is kept."""
+_MUST_AGREE = ("timetrial", "jax", "jaxlib", "flax", "numpy")
+"""Packages whose versions both sides need alike: in a container they are the image's."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Isolated:
+    """How a submission is kept apart."""
+
+    isolation: Isolation
+    policy: Policy
+    module: Sequence[str] = MODULE
+    code: Sequence[Path] = field(default_factory=tuple)
+    """What the child imports beside the harness: a test's own workloads."""
+
+
+class Process:
+    """A process that holds a submission. What it answers is never believed without a check."""
+
+    def __init__(
+        self,
+        isolated: Isolated,
+        source: Source,
+        workload: Workload,
+        task: Mapping[str, Any],
+        *,
+        platform: str,
+        needs_data: bool,
+    ) -> None:
+        """Starts it; raises `SubmissionFailure` or `UserError` where that fails."""
+        self._name = f"timetrial-{uuid.uuid4().hex[:12]}"
+        self._docker = isolated.isolation == "docker"
+        self._folder = Path(tempfile.mkdtemp(prefix=f"{self._name}-", dir=_shared_memory()))
+        self._folder.chmod(0o711)
+        exchange = self._folder / "exchange"
+        self.exchange = Exchange(exchange)
+        self._kills = machine.out_of_memory_kills()
+        self._stopped: set[int] = set()
+        self._closed = False
+        mounts = Mounts(
+            submission=_readable(source, self._folder / "submission"),
+            exchange=exchange,
+            train=_train_folder(workload, self._folder / "train") if needs_data else None,
+            code=isolated.code,
+        )
+        if (own := owner()) is not None:
+            os.chown(exchange, *own)
+        words, environment = command(isolated.isolation, isolated.policy, mounts, isolated.module, name=self._name)
+        self._process = subprocess.Popen(
+            words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        assert self._process.stderr is not None
+        self._said: list[bytes] = []
+        threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
+        self._pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
+        first = {
+            "limits": _limits(isolated.policy),
+            "workload": workload.name,
+            "name": source.name,
+            "file": source.path.name,
+            "task": task,
+            "platform": platform,
+        }
+        try:
+            ready = self.ask(first)
+            self._compare(ready.get("ready"))
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Process":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def ask(
+        self, message: Mapping[str, Any], *, look: Callable[[], None] | None = None, every: float = 0.25
+    ) -> dict[str, Any]:
+        """The answer; `look` is called `every` so many seconds until it is there.
+
+        Raises `SubmissionFailure` for a failure, a death, or what is no answer.
+        """
+        try:
+            self._pipe.send(message)
+            while (answer := self._pipe.receive(every)) is None:
+                if look is not None:
+                    look()
+        except BrokenWire as error:
+            raise self._death(error) from None
+        if "failure" in answer:
+            status, text = (*answer["failure"], "", "")[:2] if isinstance(answer["failure"], list) else ("", "")
+            known = "out_of_memory" if status == "out_of_memory" else "error"
+            raise SubmissionFailure(known, _printable(text) or "the submission failed and did not say why")
+        return answer
+
+    def suspend(self) -> None:
+        """Stops it and all that it has started, until `resume`."""
+        if self._docker:
+            self._docker_does("pause")
+            return
+        stopped: set[int] = set()
+        while new := [pid for pid in _descendants(self._process.pid) if pid not in stopped]:
+            for pid in new:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+            stopped.update(new)
+        self._stopped = stopped
+
+    def resume(self) -> None:
+        if self._docker:
+            self._docker_does("unpause")
+            return
+        for pid in self._stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def said(self) -> str:
+        """What it wrote on standard error, the beginning of it."""
+        return b"".join(self._said).decode(errors="replace")
+
+    def close(self) -> None:
+        """Ends it and all that it has started, and removes what was shared with it; once."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._docker and self._process.poll() is None:
+            self._docker_does("kill")
+        self._process.kill()  # what runs under bubblewrap dies with it
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        sys.stderr.write(self.said())
+        self.exchange.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _death(self, error: BrokenWire) -> SubmissionFailure:
+        """What its end, or its nonsense, means for the trial."""
+        try:
+            code = self._process.wait(2.0)
+        except subprocess.TimeoutExpired:
+            return SubmissionFailure("error", f"the submission's process broke the protocol: {error}")
+        number = -code if code < 0 else code - 128 if code > 128 else 0
+        if number == signal.SIGKILL and (self._docker or machine.out_of_memory_kills() > self._kills):
+            return SubmissionFailure("out_of_memory", "the submission's process was ended: no memory was left")
+        if number:
+            name = signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
+            return SubmissionFailure("error", f"the submission's process crashed ({name})")
+        lines = [line for line in self.said().splitlines() if line.strip()]
+        last = f"; it last said: {_printable(lines[-1])}" if lines else ""
+        return SubmissionFailure("error", f"the submission ended its process (exit code {code}){last}")
+
+    def _compare(self, theirs: Any) -> None:
+        ours = machine.packages()
+        found = theirs if isinstance(theirs, dict) else {}
+        differing = [
+            f"{n} {ours.get(n)} here, {found.get(n)} there" for n in _MUST_AGREE if ours.get(n) != found.get(n)
+        ]
+        if differing:
+            raise UserError(
+                f"the isolated process has other packages: {'; '.join(differing)}; `make docker` makes the image"
+            )
+
+    def _docker_does(self, verb: str) -> None:
+        done = subprocess.run(("docker", verb, self._name), capture_output=True, text=True)
+        if done.returncode and verb != "kill":
+            raise SubmissionFailure("error", f"docker {verb}: {_printable(done.stderr)}")
+
+
+def _limits(policy: Policy) -> dict[str, int]:
+    return {
+        "RLIMIT_DATA": policy.memory_bytes,
+        "RLIMIT_FSIZE": policy.file_bytes,
+        "RLIMIT_NPROC": policy.processes,
+        "RLIMIT_CORE": 0,
+    }
+
+
+def _shared_memory() -> str | None:
+    """Where the file for arrays lies: in memory, where there is such a folder."""
+    return "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
+
+
+def _readable(source: Source, folder: Path) -> Path:
+    """A copy of the submission that whoever runs it can read."""
+    source.copy_to(folder)
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return folder
+
+
+def _train_folder(workload: Workload, folder: Path) -> Path:
+    """The folder of the training rows; they are written where the data set has none."""
+    prepared = workload.data.folder() / "train"
+    if prepared.is_dir():
+        return prepared
+    folder.mkdir()
+    for name, rows in workload.split("train").items():
+        np.save(folder / f"{name}.npy", rows, allow_pickle=False)
+    return folder
+
+
+def _descendants(pid: int) -> list[int]:
+    """A process and all below it."""
+    found, waiting = list[int](), [pid]
+    while waiting:
+        current = waiting.pop()
+        found.append(current)
+        for listed in Path(f"/proc/{current}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                waiting += map(int, listed.read_text().split())
+    return found
+
+
+def _drain(pipe: IO[bytes], said: list[bytes]) -> None:
+    """Reads all, so that nobody waits, and keeps the beginning."""
+    kept = 0
+    with pipe:
+        while data := os.read(pipe.fileno(), 1 << 16):
+            if kept < _LOG_BYTES:
+                said.append(data[: _LOG_BYTES - kept])
+                kept += len(data)
+
+
+def _printable(text: Any) -> str:
+    """One line that no terminal acts on."""
+    line = str(text).strip().splitlines()[0] if str(text).strip() else ""
+    return "".join(c if c.isprintable() else "?" for c in line)[:500]
