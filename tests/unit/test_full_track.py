@@ -170,11 +170,11 @@ def mean_loss(workload, params, model_state, batch, key, train):
 INITIAL_LOSS = {
     "criteo1tb": (math.log(2), 0.5),
     "fastmri": (1.0, 0.5),
-    "finewebedu_lm": (math.log(50_257) + 0.5 * 1024 * 0.02**2, 0.02),
+    "finewebedu_lm": (math.log(500) + 0.5 * 64 * 0.02**2, 0.02),
     "imagenet_resnet": (math.log(1000), 0.02),
     "imagenet_vit": (math.log(1000), 1e-6),
     "ogbg": (math.log(2), 0.3),
-    "wmt": (math.log(32_000) + 0.5, 0.05),
+    "wmt": (math.log(500) + 0.5, 0.05),
 }
 """And how far from it the loss of the initial weights may be, as a share. Of independent logits with the deviation s,
 the mean cross-entropy of V classes is ln V + s^2 / 2."""

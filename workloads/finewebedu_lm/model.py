@@ -17,9 +17,8 @@ from timetrial.workload import Array
 
 SYMBOLS = 50_257
 LENGTH = 1024
-WIDTH = 1024
 HEADS = 8
-MLP_WIDTH = 4096
+MLP_EXPANSION = 4
 _WAVELENGTH = 500_000.0
 _EPSILON = 1e-6
 _NORMAL = nn.initializers.normal(0.02)
@@ -28,11 +27,13 @@ _NORMAL = nn.initializers.normal(0.02)
 class Decoder(nn.Module):
     """Logits of the symbol behind each position, float32 (B, T, V), from that and those before it; without dropout."""
 
+    symbols: int = SYMBOLS
+    width: int = 1024
     layers: int = 12
 
     @nn.compact
     def __call__(self, symbols_bt: Array) -> Array:
-        embedding = nn.Embed(SYMBOLS, WIDTH, embedding_init=_NORMAL, name="embedding")
+        embedding = nn.Embed(self.symbols, self.width, embedding_init=_NORMAL, name="embedding")
         x_btd = embedding(symbols_bt.astype(jnp.int32))
         added = nn.initializers.normal(
             0.02 / math.sqrt(2 * self.layers)
@@ -51,12 +52,12 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x_btd: Array) -> Array:
         def heads(name: str) -> Array:
-            return _dense(WIDTH, name)(x_btd).reshape(*x_btd.shape[:2], HEADS, -1)
+            return _dense(x_btd.shape[-1], name)(x_btd).reshape(*x_btd.shape[:2], HEADS, -1)
 
         scale = self.param("scale", nn.initializers.constant(math.log2(LENGTH**2 - LENGTH)), ())
         query_bthk, key_bthk = (_normalised(_rotated(heads(name))) for name in ("query", "key"))
         mixed = jax.nn.dot_product_attention(scale * query_bthk, key_bthk, heads("value"), is_causal=True, scale=1.0)
-        return _dense(WIDTH, "out", self.out_init)(mixed.reshape(x_btd.shape))
+        return _dense(x_btd.shape[-1], "out", self.out_init)(mixed.reshape(x_btd.shape))
 
 
 class MLP(nn.Module):
@@ -66,7 +67,8 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        return _dense(WIDTH, "out", self.out_init)(nn.glu(_dense(2 * MLP_WIDTH, "in")(x)))
+        width = x.shape[-1]
+        return _dense(width, "out", self.out_init)(nn.glu(_dense(2 * MLP_EXPANSION * width, "in")(x)))
 
 
 def _dense(width: int, name: str, init: Initializer = _NORMAL) -> nn.Dense:

@@ -15,7 +15,6 @@ from timetrial.full.dropping import dropping
 from timetrial.full.librispeech import CLASSES
 from timetrial.full.speech_layers import XAVIER, BatchNorm, LayerNorm, Shorten, shortened
 
-WIDTH = 512
 HEADS = 8
 EXPANSION = 4
 REACH = 5
@@ -38,6 +37,7 @@ class Conformer(nn.Module):
     """Whether a layer ends with a norm."""
     attention_temperature: float = 1.0
     """A factor on the values that attention mixes."""
+    width: int = 512
     layers: int = 4
 
     @nn.compact
@@ -65,11 +65,11 @@ class Conformer(nn.Module):
         heard_bs1 = heard_bs[..., None]
         activate = getattr(nn, self.activation)
 
-        def dense(name: str, width: int = WIDTH) -> nn.Dense:
+        def dense(name: str, width: int = self.width) -> nn.Dense:
             return nn.Dense(width, kernel_init=XAVIER, name=name)
 
         def mlp(x: jax.Array, name: str) -> jax.Array:
-            hidden = drop(activate(dense(f"{name}_in", EXPANSION * WIDTH)(x))) * heard_bs1
+            hidden = drop(activate(dense(f"{name}_in", EXPANSION * self.width)(x))) * heard_bs1
             return 0.5 * drop(dense(f"{name}_out")(hidden) * heard_bs1)
 
         def attention(x: jax.Array, name: str) -> jax.Array:
@@ -78,14 +78,19 @@ class Conformer(nn.Module):
         def convolution(x: jax.Array, name: str) -> jax.Array:
             gated = dense(f"{name}_in")(x) * nn.sigmoid(dense(f"{name}_gate")(x)) * heard_bs1
             depthwise = nn.Conv(
-                WIDTH, (REACH,), feature_group_count=WIDTH, use_bias=False, kernel_init=XAVIER, name=f"{name}_depthwise"
+                self.width,
+                (REACH,),
+                feature_group_count=self.width,
+                use_bias=False,
+                kernel_init=XAVIER,
+                name=f"{name}_depthwise",
             )
             normed = BatchNorm(train, name=f"{name}_batch_norm")(depthwise(gated), heard_bs, counted_bs)
             return drop(dense(f"{name}_out")(activate(normed)))
 
         parts = dict(zip(PARTS, (mlp, attention, convolution, mlp), strict=True))
-        x_bsd = Shorten(WIDTH, nn.relu, name="shorten")(spectra_btf, heard_bt)
-        x_bsd = drop(x_bsd + _places(x_bsd.shape[1]))
+        x_bsd = Shorten(self.width, nn.relu, name="shorten")(spectra_btf, heard_bt)
+        x_bsd = drop(x_bsd + _places(*x_bsd.shape[1:]))
         for i in range(self.layers):
             for part, layer in parts.items():
                 x_bsd += layer(LayerNorm(name=f"{part}_{i}_norm")(x_bsd), f"{part}_{i}")
@@ -102,7 +107,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x_bsd: jax.Array, heard_br: jax.Array) -> jax.Array:
         def dense(name: str, x: jax.Array) -> jax.Array:
-            return nn.Dense(WIDTH, kernel_init=XAVIER, name=name)(x)
+            return nn.Dense(x.shape[-1], kernel_init=XAVIER, name=name)(x)
 
         query, key, value = (
             dense(name, x_bsd).reshape(*x_bsd.shape[:2], HEADS, -1) for name in ("query", "key", "value")
@@ -112,8 +117,8 @@ class Attention(nn.Module):
         return dense("out", self.temperature * mixed_bshk.reshape(x_bsd.shape))
 
 
-def _places(frames: int) -> jax.Array:
+def _places(frames: int, width: int) -> jax.Array:
     """Sines and cosines of each frame's place at wavelengths from 2 pi to 2 pi x 10,000: (S, D)."""
-    frequencies = 10_000.0 ** -jnp.linspace(0, 1, WIDTH // 2)
+    frequencies = 10_000.0 ** -jnp.linspace(0, 1, width // 2)
     angles_sk = jnp.arange(frames)[:, None] * frequencies
     return jnp.concatenate([jnp.sin(angles_sk), jnp.cos(angles_sk)], axis=1)

@@ -15,8 +15,6 @@ from timetrial.full.dropping import dropping
 from timetrial.full.librispeech import CLASSES
 from timetrial.full.speech_layers import XAVIER, BatchNorm, LayerNorm, Shorten, shortened
 
-WIDTH = 512
-UNITS = WIDTH // 2
 GATES = ("in", "forget", "cell", "out")
 DIRECTIONS = ("forward", "backward")
 
@@ -36,6 +34,7 @@ class DeepSpeech(nn.Module):
     """Whether the last layer stands behind a layer norm."""
     frequency_masks: int = 2
     time_masks: int = 10
+    width: int = 512
     lstms: int = 6
     mlps: int = 3
 
@@ -72,11 +71,11 @@ class DeepSpeech(nn.Module):
         def add(x_bsd: jax.Array, y_bsd: jax.Array) -> jax.Array:
             return x_bsd + y_bsd if self.residual else y_bsd
 
-        x_bsd = drop(Shorten(WIDTH, activate, name="shorten")(spectra_btf, heard_bt))
+        x_bsd = drop(Shorten(self.width, activate, name="shorten")(spectra_btf, heard_bt))
         for i in range(self.lstms):
             x_bsd = add(x_bsd, BidirectionalLSTM(name=f"lstm_{i}")(normed(x_bsd, f"lstm_{i}"), heard_bs))
         for i in range(self.mlps):
-            hidden_bsd = activate(nn.Dense(WIDTH, kernel_init=XAVIER, name=f"mlp_{i}")(normed(x_bsd, f"mlp_{i}")))
+            hidden_bsd = activate(nn.Dense(self.width, kernel_init=XAVIER, name=f"mlp_{i}")(normed(x_bsd, f"mlp_{i}")))
             x_bsd = add(x_bsd, drop(hidden_bsd * heard_bs[..., None]))
         if self.norm_out:
             x_bsd = LayerNorm(name="norm_out")(x_bsd)
@@ -99,9 +98,10 @@ class BidirectionalLSTM(nn.Module):
             gates = [[self.param(name, init, shape) for name in of_direction] for of_direction in names]
             return jnp.stack([jnp.concatenate(of_direction, axis=-1) for of_direction in gates])
 
-        inputs_zdg = stacked("input", (x_bsd.shape[-1], UNITS), nn.initializers.lecun_normal())
-        hidden_zug = stacked("hidden", (UNITS, UNITS), nn.initializers.orthogonal())
-        bias_zg = stacked("bias", (UNITS,), nn.initializers.zeros)
+        units = x_bsd.shape[-1] // len(DIRECTIONS)
+        inputs_zdg = stacked("input", (x_bsd.shape[-1], units), nn.initializers.lecun_normal())
+        hidden_zug = stacked("hidden", (units, units), nn.initializers.orthogonal())
+        bias_zg = stacked("bias", (units,), nn.initializers.zeros)
 
         both_zbsd = jnp.stack([x_bsd, x_bsd[:, ::-1]])
         heard_szb1 = jnp.stack([heard_bs, heard_bs[:, ::-1]]).transpose(2, 0, 1)[..., None]
@@ -116,6 +116,6 @@ class BidirectionalLSTM(nn.Module):
             state = jnp.where(heard_zb1, cell, 0.0), jnp.where(heard_zb1, hidden, 0.0)
             return state, state[1]
 
-        empty_zbu = jnp.zeros((len(DIRECTIONS), len(x_bsd), UNITS), x_bsd.dtype)
+        empty_zbu = jnp.zeros((len(DIRECTIONS), len(x_bsd), units), x_bsd.dtype)
         _, hidden_szbu = jax.lax.scan(step, (empty_zbu, empty_zbu), (from_input_szbg, heard_szb1))
         return jnp.concatenate([hidden_szbu[:, 0], hidden_szbu[::-1, 1]], axis=-1).swapaxes(0, 1)

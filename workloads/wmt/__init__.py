@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
-from timetrial.workloads.wmt.model import HEADS, LENGTH, PAD, START, SYMBOLS, WIDTH, Translator
+from timetrial.workloads.wmt.model import HEADS, LENGTH, PAD, START, SYMBOLS, Translator
 
 from timetrial.full import pieces
 from timetrial.full.beam_search import beam_search
@@ -77,7 +77,7 @@ def translate(model: Translator, params: PyTree, source_bs: Array) -> Array:
     def step(before: Array, past: PyTree, t: Array) -> Any:
         return model.apply(variables, before, memory, past, t, method="decode_one")
 
-    empty = jnp.zeros((rows * BEAMS, length, HEADS, WIDTH // HEADS))
+    empty = jnp.zeros((rows * BEAMS, length, HEADS, model.width // HEADS))
     past = [(empty, empty)] * model.layers
     return beam_search(step, past, rows=rows, beams=BEAMS, length=length, start=START, end=pieces.END, alpha=ALPHA)
 

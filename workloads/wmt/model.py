@@ -22,8 +22,6 @@ from timetrial.workload import Array
 SYMBOLS = 32_000
 PAD = START = 0
 LENGTH = 256
-WIDTH = 1024
-MLP_WIDTH = 1024
 HEADS = 16
 _XAVIER = nn.initializers.xavier_uniform()
 Sublayer = Callable[[Array], Array]
@@ -52,6 +50,9 @@ class Translator(nn.Module):
     """Before a sublayer, or after its output was added."""
     attention_temperature: float = 1.0
     """Factor on the scores of attention, beside the usual one over the root of a head's features."""
+    symbols: int = SYMBOLS
+    width: int = 1024
+    """Of all states and of the hidden layers."""
     layers: int = 6
     """Of the encoder, and as many of the decoder."""
 
@@ -60,12 +61,12 @@ class Translator(nn.Module):
             return [nn.LayerNorm() for _ in range(self.layers)]
 
         def attentions() -> list[Attention]:
-            return [Attention(self.attention_temperature) for _ in range(self.layers)]
+            return [Attention(self.width, self.attention_temperature) for _ in range(self.layers)]
 
         def mlps() -> list[MLP]:
             return [MLP(self.activation, self.gated) for _ in range(self.layers)]
 
-        self.embedding = nn.Embed(SYMBOLS, WIDTH, embedding_init=nn.initializers.normal(1.0))
+        self.embedding = nn.Embed(self.symbols, self.width, embedding_init=nn.initializers.normal(1.0))
         self.encoder_attention, self.encoder_mlp = attentions(), mlps()
         self.norm_encoder_attention, self.norm_encoder_mlp = norms(), norms()
         self.decoder_attention, self.cross_attention, self.decoder_mlp = attentions(), attentions(), mlps()
@@ -145,10 +146,13 @@ class Translator(nn.Module):
             x_btd = self._add(x_btd, self.norm_decoder_mlp[i], lambda y, m=mlp: m(y, drop))
         if self.norm_place == "pre":
             x_btd = self.norm_out(x_btd)
-        return self.embedding.attend(x_btd) * WIDTH**-0.5
+        return self.embedding.attend(x_btd) * self.width**-0.5
 
     def _embed(self, symbols_bt: Array, places_bt: Array) -> Array:
-        return self.embedding(symbols_bt.astype(jnp.int32)) + jnp.asarray(_PLACES)[places_bt]
+        """Embeddings and places: sines and cosines at wavelengths from 2 pi to 2 pi x 10,000."""
+        angles = np.arange(LENGTH)[:, None] * 10_000.0 ** -np.linspace(0, 1, self.width // 2)
+        place_td = np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+        return self.embedding(symbols_bt.astype(jnp.int32)) + jnp.asarray(place_td)[places_bt]
 
     def _add(self, x: Array, norm: nn.LayerNorm, sublayer: Sublayer) -> Array:
         return x + sublayer(norm(x)) if self.norm_place == "pre" else norm(x + sublayer(x))
@@ -157,11 +161,12 @@ class Translator(nn.Module):
 class Attention(nn.Module):
     """Attention of T positions to S ones; all heads share kernels of shape (D, H * K)."""
 
+    width: int
     temperature: float
 
     def setup(self) -> None:
         self.query, self.key, self.value, self.out = (
-            nn.Dense(WIDTH, use_bias=False, kernel_init=_XAVIER) for _ in range(4)
+            nn.Dense(self.width, use_bias=False, kernel_init=_XAVIER) for _ in range(4)
         )
 
     def keys_values(self, x_bsd: Array) -> KeysValues:
@@ -169,7 +174,7 @@ class Attention(nn.Module):
 
     def __call__(self, x_btd: Array, keys_values: KeysValues, seen_bts: Array) -> Array:
         """`seen_bts` is true where a position may look; it broadcasts to (B, T, S)."""
-        scale = self.temperature * (WIDTH // HEADS) ** -0.5
+        scale = self.temperature * (self.width // HEADS) ** -0.5
         mixed = jax.nn.dot_product_attention(
             _heads(self.query(x_btd)), *keys_values, mask=seen_bts[:, None], scale=scale
         )
@@ -177,20 +182,21 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two layers; drops features of the hidden one and of what comes out."""
+    """Two layers of one width; drops features of the hidden one and of what comes out."""
 
     activation: str
     gated: bool
 
     @nn.compact
     def __call__(self, x: Array, drop: Sublayer) -> Array:
-        hidden = (jnp.tanh if self.activation == "tanh" else nn.relu)(self._dense("in", MLP_WIDTH)(x))
+        hidden = (jnp.tanh if self.activation == "tanh" else nn.relu)(self._dense("in", x))
         if self.gated:
-            hidden *= self._dense("gate", MLP_WIDTH)(x)
-        return drop(self._dense("out", WIDTH)(drop(hidden)))
+            hidden *= self._dense("gate", x)
+        return drop(self._dense("out", drop(hidden)))
 
-    def _dense(self, name: str, width: int) -> nn.Dense:
-        return nn.Dense(width, kernel_init=_XAVIER, bias_init=nn.initializers.normal(1e-6), name=name)
+    def _dense(self, name: str, x: Array) -> Array:
+        bias_init = nn.initializers.normal(1e-6)
+        return nn.Dense(x.shape[-1], kernel_init=_XAVIER, bias_init=bias_init, name=name)(x)
 
 
 def _sentences(symbols_bt: Array) -> tuple[Array, Array]:
@@ -210,9 +216,3 @@ def _heads(x_btd: Array) -> Array:
 def _write(past: KeysValues, new: KeysValues, place: Any) -> KeysValues:
     keys, values = (jax.lax.dynamic_update_slice_in_dim(p, n, place, axis=1) for p, n in zip(past, new, strict=True))
     return keys, values
-
-
-_FREQUENCIES = 10_000.0 ** -np.linspace(0, 1, WIDTH // 2)
-_ANGLES = np.arange(LENGTH)[:, None] * _FREQUENCIES
-_PLACES = np.concatenate([np.sin(_ANGLES), np.cos(_ANGLES)], axis=1).astype(np.float32)
-"""Sines and cosines of each place at wavelengths from 2 pi to 2 pi x 10,000."""
