@@ -10,16 +10,17 @@ import numpy as np
 
 from timetrial.workload import Workload
 
+SYMBOLS = 500
 SMALLER: Mapping[str, Mapping[str, Any]] = {
     "criteo1tb": {"embedding_rows": 512},
     "fastmri": {"width": 4, "pools": 2},
-    "finewebedu_lm": {"layers": 1, "width": 64, "symbols": 500},
+    "finewebedu_lm": {"layers": 1, "width": 64, "symbols": SYMBOLS},
     "imagenet_resnet": {"stages": (1, 1)},
     "imagenet_vit": {"layers": 1},
     "librispeech_conformer": {"layers": 1, "width": 64},
     "librispeech_deepspeech": {"lstms": 1, "mlps": 1, "width": 64},
     "ogbg": {"steps": 2},
-    "wmt": {"layers": 1, "width": 64, "symbols": 500},
+    "wmt": {"layers": 1, "width": 64, "symbols": SYMBOLS},
 }
 """Fields of models that leave all kinds of layers, and less of each."""
 SHORTER: Mapping[str, Mapping[str, tuple[int, ...]]] = {
@@ -43,11 +44,11 @@ def small_batch(workload: Workload, rows: int) -> dict[str, np.ndarray]:
     for name, of in (("audio_padding", 900), ("label_padding", 2), ("atom_padding", 2), ("bond_padding", 3)):
         if name in batch:
             batch[name] = batch[name] % of
-    for name, below in (("ends", 5), ("symbols", 500), ("source", 500)):
+    for name, below in (("ends", 5), ("symbols", SYMBOLS), ("source", SYMBOLS)):
         if name in batch:
             batch[name] = batch[name] % below
     if "source" in batch:
-        batch["target"] = batch["target"] % 500
+        batch["target"] = batch["target"] % SYMBOLS
     if "share" in batch:
         batch["share"] = np.linspace(0, 1, rows, dtype=np.float32)
     return batch

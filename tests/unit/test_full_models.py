@@ -30,10 +30,10 @@ KEY = jax.random.key(0, impl="rbg")
 
 def test_ssim_is_scikit_images():
     rng = np.random.RandomState(0)
-    images, noise = rng.rand(2, 12, 15).astype(np.float32), rng.rand(2, 12, 15).astype(np.float32)
+    images, noise = (jnp.asarray(rng.rand(2, 12, 15), jnp.float32) for _ in range(2))
     expected = [
         structural_similarity(image, image + 0.3 * n, win_size=7, data_range=width)
-        for image, n, width in zip(images, noise, (2.5, 1.0), strict=True)
+        for image, n, width in zip(np.asarray(images), np.asarray(noise), (2.5, 1.0), strict=True)
     ]
     np.testing.assert_allclose(ssim(images + 0.3 * noise, images, jnp.array([2.5, 0.0])), expected, rtol=1e-4)
 
@@ -75,8 +75,8 @@ def test_speech_metrics_are_those_of_the_decoded_paths(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     (folder / pieces.FILE).write_text("<unk>\n<s>\n</s>\n▁on\n▁off\n", encoding="utf-8")
     accumulated = {
-        "loss": np.float64(6.0),
-        "terms": np.float64(4.0),
+        "loss": np.array(6.0),
+        "terms": np.array(4.0),
         "path": np.array([[0, 3, 3, 0, 3, 0], [4, 4, 4, 4, 0, 0]], np.uint16),
         "labels": np.array([[3, 3], [3, 4]], np.uint16),
     }
@@ -255,7 +255,7 @@ def test_a_translation_by_one_beam_is_the_likeliest_symbol_after_the_likeliest_o
     source = np.random.RandomState(2).randint(3, 500, (2, 4))
     found = jax.jit(lambda s: module.translate(model, params, s))(source)
     logits = jax.jit(lambda s, t: model.apply({"params": params}, s, t))
-    expected = np.zeros((2, 4), int)
+    expected = np.full((2, 4), 3)  # of what is not yet known, any symbol but padding
     for t in range(4):
         expected[:, t] = np.argmax(logits(source, expected)[:, t], axis=-1)
     np.testing.assert_array_equal(found, expected)
@@ -291,7 +291,7 @@ def test_what_fills_the_padding_of_a_molecule_does_not_matter(molecules):
 
 
 def test_a_mixed_image_costs_what_its_labels_cost_each_by_its_share():
-    logits = np.random.RandomState(0).standard_normal((3, 1000)).astype(np.float32)
+    logits = jnp.asarray(np.random.RandomState(0).standard_normal((3, 1000)), jnp.float32)
     first, second = ({"label": np.array(labels, np.int32)} for labels in ([1, 2, 3], [4, 5, 6]))
     mixed = {**first, "second_label": second["label"], "share": np.array([1.0, 0.25, 0.0], np.float32)}
     a, b, both = (np.asarray(imagenet.loss(logits, batch, label_smoothing=0.1)[0]) for batch in (first, second, mixed))
@@ -318,7 +318,8 @@ def test_a_perfect_reconstruction_has_similarity_1_and_no_error():
     params, _ = arbitrary_state(workload)
     batch = small_batch(workload, 3) | {"weights": np.array([1, 1, 0], np.float32)}
     image, _ = workload.apply(params, {}, batch, KEY, train=False)
-    found = workload.finalize(workload.evaluate(params, {}, {**batch, "target": np.asarray(image)}))
+    added = workload.evaluate(params, {}, {**batch, "target": np.asarray(image)})
+    found = workload.finalize({name: np.asarray(value) for name, value in added.items()})
     assert found == pytest.approx({"loss": 0.0, "ssim": 1.0}, abs=1e-5)
 
 

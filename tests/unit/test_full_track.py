@@ -58,13 +58,18 @@ BASES = registry.workload_names("full")
 load = cache(registry.load_workload)
 
 
+@cache
+def initial_shapes(name):
+    """Of the parameters and the model state."""
+    return jax.eval_shape(load(name).init, jax.random.key(0))
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_and_arrays_are_as_many_as_algoperf_has(name):
     workload = load(name)
     assert (workload.track, workload.target) == ("full", None)
     assert workload.variant_of == (None if name in BASES else registry.base_of(name))
-    params, _ = jax.eval_shape(workload.init, jax.random.key(0))
-    leaves = jax.tree.leaves(params)
+    leaves = jax.tree.leaves(initial_shapes(name)[0])
     assert (sum(math.prod(leaf.shape) for leaf in leaves), len(leaves)) == PUBLISHED[name]
     assert {leaf.dtype for leaf in leaves} == {np.dtype(np.float32)}
     infos = jax.tree.leaves(workload.param_info)
@@ -110,7 +115,7 @@ def test_every_workload_of_the_track_is_locked_by_its_arrays():
         table = locked[name]
         assert (table["track"], table["parameters"], table["parameter_arrays"]) == ("full", parameters, arrays)
         assert "fingerprint" not in table
-        assert table["arrays_sha256"] == lock.arrays_sha256(*jax.eval_shape(load(name).init, jax.random.key(0)))
+        assert table["arrays_sha256"] == lock.arrays_sha256(*initial_shapes(name))
 
 
 def test_the_lock_of_arrays_sees_paths_shapes_and_dtypes():
@@ -140,6 +145,8 @@ def test_the_rulesets_of_the_track_have_algoperfs_budgets_and_targets(name):
     for workload_name, rules in ruleset.workloads.items():
         workload = load(workload_name)
         assert rules.variant_of == workload.variant_of
+        assert rules.target is not None
+        assert rules.horizon_examples is not None
         assert (rules.target.metric, rules.target.better) == (workload.metric, workload.better)
         assert rules.horizon_examples % workload.default_batch_size == 0
         base = ruleset.workloads[workload.variant_of or workload_name]
@@ -148,7 +155,8 @@ def test_the_rulesets_of_the_track_have_algoperfs_budgets_and_targets(name):
             assert replace(rules, horizon_examples=None) == published[workload_name]
         elif workload_name in drawn:
             assert (rules.target, rules.test_target) == (drawn[workload_name].target, drawn[workload_name].test_target)
-    assert (ruleset.external.trials, ruleset.self_tuning.budget_factor) == (5, 1.5)
+    assert ruleset.tuning(self_tuning=False).trials == 5
+    assert ruleset.tuning(self_tuning=True).budget_factor == 1.5
 
 
 def test_full_v1_has_all_bases_and_what_was_drawn_and_the_qualification_three_of_them():
@@ -158,7 +166,8 @@ def test_full_v1_has_all_bases_and_what_was_drawn_and_the_qualification_three_of
     assert {*full.workloads} - {*full.base_workloads} == {name for name, rules in drawn.items() if rules.variant_of}
     assert few.base_workloads == ("criteo1tb", "ogbg", "wmt") == tuple(few.workloads)
     assert all(rules == full.workloads[name] for name, rules in few.workloads.items())
-    assert (full.external.studies, few.external.studies, few.self_tuning.studies) == (3, 1, 3)
+    studies = [rules.tuning(self_tuning=own).studies for rules in (full, few) for own in (False, True)]
+    assert studies == [3, 3, 1, 3]
 
 
 def mean_loss(workload, params, model_state, batch, key, train):

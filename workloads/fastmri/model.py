@@ -16,7 +16,6 @@ from timetrial.full.dropping import dropping
 SLOPE = 0.2
 """Of the leaky ReLU below zero."""
 _EPSILON = 1e-5
-_HALVING = {"window_shape": (2, 2), "strides": (2, 2)}
 
 
 class UNet(nn.Module):
@@ -57,7 +56,7 @@ class UNet(nn.Module):
         skips: list[jax.Array] = []
         for level in range(self.pools):
             skips.append(block(x, self.width << level))
-            x = nn.avg_pool(skips[-1], **_HALVING)
+            x = nn.avg_pool(skips[-1], (2, 2), (2, 2))
         x = block(x, self.width << self.pools)
         for level in reversed(range(self.pools)):
             width = self.width << level

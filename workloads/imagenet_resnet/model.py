@@ -16,6 +16,8 @@ WIDTH = 64
 """Channels of the first convolution, and within the blocks of the first stage."""
 EXPANSION = 4
 """Channels of a block's output, for each within."""
+_AROUND = ((0, 0), (1, 1), (1, 1), (0, 0))
+"""Padding of height and width by one on each side."""
 
 
 class ResNet(nn.Module):
@@ -43,7 +45,7 @@ class ResNet(nn.Module):
             return norm(name=f"{name}_norm")(x, mask=mask)
 
         x = activate(normed(conv(normalised(image_bhwc), WIDTH, 7, "first", 2), "first"))
-        x = nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+        x = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 3, 3, 1), (1, 2, 2, 1), _AROUND)
         for stage, blocks in enumerate(self.stages):
             width = WIDTH << stage
             for block in range(blocks):

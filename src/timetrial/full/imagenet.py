@@ -27,7 +27,8 @@ DATASET = not_yet(
     citation="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015, arXiv:1409.0575",
     source="ILSVRC2012 from image-net.org, for those it gives access; the test split is ImageNet-v2",
 )
-SIZES = {"train_eval_rows": 50_176, "default_batch_size": 1024, "max_batch_size": 4096}
+TRAIN_EVAL_ROWS = 50_176
+DEFAULT_BATCH_SIZE, MAX_BATCH_SIZE = 1024, 4096
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 _DEVIATION = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
