@@ -170,12 +170,6 @@ def test_full_v1_has_all_bases_and_what_was_drawn_and_the_qualification_three_of
     assert studies == [3, 3, 1, 3]
 
 
-def mean_loss(workload, params, model_state, batch, key, train):
-    outputs, new_state = workload.apply(params, model_state, batch, key, train=train)
-    losses, terms = workload.loss(outputs, batch)
-    return losses.sum() / terms.sum(), (outputs, new_state)
-
-
 INITIAL_LOSS = {
     "criteo1tb": (math.log(2), 0.5),
     "fastmri": (1.0, 0.5),
@@ -192,34 +186,31 @@ the mean cross-entropy of V classes is ln V + s^2 / 2."""
 @pytest.mark.usefixtures("quick_compilation")
 @pytest.mark.parametrize("base", BASES)
 def test_a_first_step_is_sane(base):
-    """The loss is that of a model that knows nothing; at arbitrary weights every array has a gradient."""
-    workload, rows = small(base), 3
-    batch, key = small_batch(workload, rows), jax.random.key(0, impl="rbg")
+    """The loss is that of a model that knows nothing; at arbitrary weights every kind of array has a gradient."""
+    workload, key = small(base), jax.random.key(0, impl="rbg")
+    batch = small_batch(workload, 3)
 
     @jax.jit
-    def at_first(key):
-        params, model_state = workload.init(key)
-        return mean_loss(workload, params, model_state, batch, key, train=False)
+    def step(params, model_state):
+        def mean_loss(params):
+            outputs, new_state = workload.apply(params, model_state, batch, key, train=True)
+            losses, terms = workload.loss(outputs, batch)
+            return losses.sum() / terms.sum(), (outputs, new_state)
 
-    loss, (outputs, _) = at_first(key)
+        return jax.value_and_grad(mean_loss, has_aux=True)(params)
+
+    (loss, (outputs, new_state)), _ = step(*jax.jit(workload.init)(key))
     if base in INITIAL_LOSS:
         expected, share = INITIAL_LOSS[base]
         assert float(loss) == pytest.approx(expected, rel=share)
-    else:  # CTC: at most that of each path, of which there are many
-        frames = outputs.shape[1]
-        assert 0 < float(loss) < frames * (math.log(1024) + 1)
+    else:  # of CTC: no more than that of one path, of which there are many
+        assert 0 < float(loss) < outputs.shape[1] * (math.log(1024) + 1)
     assert np.isfinite(outputs).all()
+    assert bool(jax.tree.leaves(new_state)) == workload.rows_coupled
 
-    params, model_state = arbitrary_state(workload)
-    step = jax.jit(
-        jax.value_and_grad(lambda p: mean_loss(workload, p, model_state, batch, key, train=True), has_aux=True)
-    )
-    (loss, (_, new_state)), gradient = step(params)
+    (loss, _), gradient = step(*arbitrary_state(workload))
     assert np.isfinite(loss)
     norms: dict[str, float] = {}
     for info, leaf in zip(jax.tree.leaves(workload.param_info), jax.tree.leaves(gradient), strict=True):
         norms[info.kind] = norms.get(info.kind, 0.0) + float(np.sum(np.square(leaf)))
     assert all(0 < norm < math.inf for norm in norms.values()), norms
-    shapes = jax.tree.map(lambda leaf: leaf.shape, model_state)
-    assert jax.tree.map(lambda leaf: leaf.shape, new_state) == shapes
-    assert bool(shapes) == workload.rows_coupled
