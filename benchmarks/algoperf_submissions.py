@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("path", type=Path, metavar="PATH")
     parser.add_argument("--steps", type=int, default=50, metavar="N")
-    parser.add_argument("--workload", nargs="+", default=workload_names(), metavar="W")
+    parser.add_argument("--workload", nargs="+", default=workload_names("mini"), metavar="W")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:

@@ -95,7 +95,7 @@ def measure(name: str, stretches: int, seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", default=["toy", *workload_names()])
+    parser.add_argument("workloads", nargs="*", default=["toy", *workload_names("mini")])
     parser.add_argument("--stretches", type=int, default=15)
     parser.add_argument("--seconds", type=float, default=0.5, help="length of a stretch")
     args = parser.parse_args()

@@ -101,7 +101,7 @@ def harness(workload: str, folder: Path) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("workloads", nargs="*", default=workload_names())
+    parser.add_argument("workloads", nargs="*", default=workload_names("mini"))
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.2f} on {os.cpu_count()} cores")

@@ -39,7 +39,7 @@ VERBS = {
         "timetrial new submission my_optimizer",
     ),
     "check": Verb(
-        "say whether a submission keeps the rules: its files, and a few steps on every workload",
+        "say whether a submission keeps the rules: its files, and a few steps on every workload of the mini track",
         "timetrial.commands.check",
         "timetrial check ./my_optimizer",
     ),

@@ -1,8 +1,8 @@
 """The locks of frozen workloads: `workloads/LOCK.toml`, one table a workload (DESIGN, rule 10).
 
-A table pins the workload's source and data by SHA-256, and its behaviour by what it computes at its initial weights.
-It also holds what `timetrial list` prints, so that listing imports no workload. Tables that have not changed keep their
-bytes.
+A table pins the workload's source and data by SHA-256, and its behaviour by what it computes at its initial weights;
+in the full track, where that would take minutes and gigabytes, by the arrays that it has. It also holds what
+`timetrial list` prints, so that listing imports no workload. Tables that have not changed keep their bytes.
 """
 
 import hashlib
@@ -61,22 +61,30 @@ def _toml(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def source_sha256(folder: Path) -> str:
+def source_sha256(*folders: Path) -> str:
     """Over the names and bytes of a workload's files, less those that cannot change its behaviour: *.md, evidence/."""
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if path.is_file() and path.suffix not in (".md", ".pyc") and inside.parts[0] != "evidence":
-            content = path.read_bytes()
-            digest.update(f"{inside.as_posix()}\0{len(content)}\0".encode())
-            digest.update(content)
+    for folder in folders:
+        for path in sorted(folder.rglob("*")):
+            inside = path.relative_to(folder)
+            if path.is_file() and path.suffix not in (".md", ".pyc") and inside.parts[0] != "evidence":
+                content = path.read_bytes()
+                digest.update(f"{inside.as_posix()}\0{len(content)}\0".encode())
+                digest.update(content)
     return digest.hexdigest()
+
+
+def _sources(workload: "Workload", folder: Path) -> list[Path]:
+    """The workload's own folder, and those of what its track shares."""
+    package = Path(__file__).parent
+    return [folder, *([package / "full", package / "metrics"] if workload.track == "full" else [])]
 
 
 def workload_sha256(workload: "Workload") -> str:
     """Of the source and the data of a workload or variant that comes with timetrial: what its records carry."""
     folder = registry.shipped("workloads") / registry.base_of(workload.name)
-    return hashlib.sha256((source_sha256(folder) + workload.data.sha256).encode()).hexdigest()
+    source = source_sha256(*_sources(workload, folder))
+    return hashlib.sha256((source + workload.data.sha256).encode()).hexdigest()
 
 
 def fingerprint(workload: "Workload") -> dict[str, float]:
@@ -106,11 +114,26 @@ def fingerprint(workload: "Workload") -> dict[str, float]:
     return {name: float(value) for name, value in values.items()}
 
 
+def arrays_sha256(*trees: Any) -> str:
+    """Over the paths, shapes and dtypes of all leaves of some trees of arrays, or of what stands for arrays."""
+    import jax
+
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    said = [(jax.tree_util.keystr(path), list(leaf.shape), str(leaf.dtype)) for path, leaf in leaves]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()
+
+
+def _behaviour(workload: "Workload", params: Any, model_state: Any) -> dict[str, Any]:
+    if workload.track == "full":
+        return {"arrays_sha256": arrays_sha256(params, model_state)}
+    return {"fingerprint_tolerance": FINGERPRINT_TOLERANCE, "fingerprint": fingerprint(workload)}
+
+
 def describe(workload: "Workload", folder: Path) -> dict[str, Any]:
     """The workload's table; `folder` holds its source."""
     import jax
 
-    params, _ = jax.eval_shape(workload.init, jax.random.key(0))
+    params, model_state = jax.eval_shape(workload.init, jax.random.key(0))
     arrays = jax.tree.leaves(params)
     table: dict[str, Any] = {
         "version": workload.version,
@@ -130,11 +153,10 @@ def describe(workload: "Workload", folder: Path) -> dict[str, Any]:
         for split in ("train", "valid", "test"):
             table[f"{split}_examples"] = len(next(iter(workload.split(split).values())))
     return table | {
-        "source_sha256": source_sha256(folder),
+        "source_sha256": source_sha256(*_sources(workload, folder)),
         "data": f"{workload.data.name} {workload.data.version}",
         "data_sha256": workload.data.sha256,
-        "fingerprint_tolerance": FINGERPRINT_TOLERANCE,
-        "fingerprint": fingerprint(workload),
+        **_behaviour(workload, params, model_state),
     }
 
 

@@ -1,5 +1,6 @@
 """Where workloads and submissions are found, by name. Listing imports none of them, so it never pays for jax."""
 
+import ast
 import importlib.util
 from dataclasses import replace
 from importlib.machinery import ModuleSpec, PathFinder
@@ -26,9 +27,22 @@ def shipped(kind: str) -> Path:
     return (checkout if in_checkout else package) / kind
 
 
-def workload_names() -> list[str]:
-    """The base workloads. Their variants are known to their modules alone."""
-    return sorted(path.parent.name for path in shipped("workloads").glob("*/__init__.py"))
+def workload_names(track: str | None = None) -> list[str]:
+    """The base workloads, of one track or of all. Their variants are known to their modules alone."""
+    names = sorted(path.parent.name for path in shipped("workloads").glob("*/__init__.py"))
+    return [name for name in names if track in (None, _track_of(name))]
+
+
+def _track_of(base: str) -> str:
+    """What the top level of a base workload's module assigns to TRACK, as its source tells; else the mini track."""
+    path = shipped("workloads") / base / "__init__.py"
+    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="TRACK")], value=ast.Constant(value=str(track))):
+                return track
+            case _:
+                pass
+    return "mini"
 
 
 def base_of(name: str) -> str:
@@ -50,6 +64,8 @@ def load_workload(name: str) -> "Workload":
     workload = variants.build(base, name)
     if workload.name != name:
         raise UserError(f"workload folder {name!r} holds a workload named {workload.name!r}; give both the same name")
+    if workload.track != (track := _track_of(base)):
+        raise UserError(f"workload {name!r} is of the {workload.track} track, but the source of {base!r} says {track}")
     target, test_target = derived_targets(evidence_path(shipped("workloads") / base, name))
     return workload if target is None else replace(workload, target=target, test_target=test_target)
 

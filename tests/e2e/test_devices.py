@@ -34,7 +34,7 @@ def marks_of(workload):
 
 @pytest.mark.parametrize(
     ("workload", "batch_size"),
-    [("toy", 16), ("toy", 13), *(pytest.param(name, 32, marks=marks_of(name)) for name in workload_names())],
+    [("toy", 16), ("toy", 13), *(pytest.param(name, 32, marks=marks_of(name)) for name in workload_names("mini"))],
     ids=lambda value: {13: "13 rows, which 8 devices do not divide"}.get(value, str(value)),
 )
 def test_eight_devices_train_like_one(workload, batch_size):

@@ -13,7 +13,7 @@ import pytest
 
 from timetrial import registry, variants
 
-pytestmark = pytest.mark.parametrize("base", registry.workload_names())
+pytestmark = pytest.mark.parametrize("base", registry.workload_names("mini"))
 
 
 @cache

@@ -15,7 +15,7 @@ _MARKS = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", metavar="PATH", help="a submission: its folder, its file or its name")
-    parser.add_argument("--workload", "-w", nargs="+", metavar="W", help="workloads to try (default: all)")
+    parser.add_argument("--workload", "-w", nargs="+", metavar="W", help="workloads to try (default: the mini track)")
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--static", action="store_true", help="read the files alone: nothing is imported or run")
     only.add_argument("--dynamic", action="store_true", help="run the submission alone: its files are not read")
@@ -61,6 +61,6 @@ def _dynamic(source: Source, args: argparse.Namespace) -> Iterator[Verdict]:
 
     if not args.traceback:
         logging.set_verbosity(logging.FATAL)
-    workloads = [load_workload(name) for name in args.workload or workload_names()]
+    workloads = [load_workload(name) for name in args.workload or workload_names("mini")]
     use_cache(cache_folder())
     yield from check(source, workloads)

@@ -34,7 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         one.set_defaults(run_it=run_it)
         one.add_argument("-h", "--help", action="help", help="show this help and exit")
-        one.add_argument("workloads", nargs="*", metavar="W", help="workloads (default: all, variants aside)")
+        one.add_argument(
+            "workloads", nargs="*", metavar="W", help="workloads (default: the mini track, variants aside)"
+        )
         one.add_argument("--verify", action="store_true", help="read all prepared data and compare their SHA-256")
         add_format(one)
 
@@ -53,11 +55,11 @@ class _Used(NamedTuple):
 
 
 def _used(names: Sequence[str]) -> list[_Used]:
-    """The data sets of these workloads, or of all that are no variants, each once. Imports jax."""
+    """The data sets of these workloads, or of all bases of the mini track, each once. Imports jax."""
     from timetrial.registry import load_workload, workload_names
 
     found: dict[tuple[str, str], _Used] = {}
-    for workload in map(load_workload, names or workload_names()):
+    for workload in map(load_workload, names or workload_names("mini")):
         if names or workload.variant_of is None:
             key = (workload.data.name, workload.data.version)
             found.setdefault(key, _Used(workload.data, [])).workloads.append(workload.name)

@@ -13,7 +13,7 @@ from timetrial.registry import find_submission, submission_folders, submission_n
 from timetrial.ruleset import Tuning, load_ruleset, ruleset_names
 from timetrial.target import Target
 
-_LOCKS = ("source_sha256", "data", "data_sha256", "fingerprint", "fingerprint_tolerance")
+_LOCKS = ("source_sha256", "data", "data_sha256", "fingerprint", "fingerprint_tolerance", "arrays_sha256")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,10 +32,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def workloads() -> list[dict[str, Any]]:
-    """What LOCK.toml says of each workload, less the locks themselves."""
+    """What LOCK.toml says of each workload, less the locks themselves; the mini track first."""
+    tables = sorted(read_lock().items(), key=lambda item: item[1]["track"] == "full")
     return [
         {"name": name, "variant_of": None, **{key: value for key, value in table.items() if key not in _LOCKS}}
-        for name, table in read_lock().items()
+        for name, table in tables
     ]
 
 
@@ -75,6 +76,12 @@ def rulesets() -> list[dict[str, Any]]:
     ]
 
 
+def _target(workload: dict[str, Any]) -> str:
+    if "target" in workload:
+        return str(Target.from_json(workload["target"]))
+    return f"{workload['metric']}, {'the ruleset says' if workload['track'] == 'full' else 'not derived'}"
+
+
 def _print(found: dict[str, list[dict[str, Any]]]) -> None:
     def board(sizes: dict[str, int] | None) -> str:
         return "" if sizes is None else f"{sizes['studies']} x {sizes['trials']}"
@@ -90,7 +97,7 @@ def _print(found: dict[str, list[dict[str, Any]]]) -> None:
                 "parameters": w["parameters"],
                 "arrays": w["parameter_arrays"],
                 "batch": w["default_batch_size"],
-                "target": str(Target.from_json(w["target"])) if "target" in w else f"{w['metric']}, not derived",
+                "target": _target(w),
             }
             for w in found["workloads"]
         ],
