@@ -10,9 +10,10 @@ from timetrial_scoring.cockpit.page import render_page
 from timetrial_scoring.cockpit.run import read_run
 from toy_trials import SGD, rules, write
 
-from timetrial.campaign import Campaign, open_folder, run_campaign
+from timetrial.campaign import Campaign, open_folder
 from timetrial.cli import main
 from timetrial.instrument_log import LOG_NAME, Choice, read_log
+from timetrial.launchers.local import run_campaign
 from timetrial.record import read_record
 
 WORKER = (sys.executable, str(Path(__file__).parents[1] / "support" / "toy_worker.py"))
