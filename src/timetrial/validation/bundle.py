@@ -107,7 +107,8 @@ def read_bundle(path: Path) -> tuple[Mapping[str, Any], dict[str, bytes]]:
                     raise UserError(f"{path}: {entry.filename} is in it twice")
                 files[entry.filename] = bundle.read(entry)
     except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path}: cannot be read as a bundle: {error}") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise UserError(f"{path}: cannot be read as a bundle: {why}") from None
     try:
         manifest = json.loads(files.pop("manifest.json"))
         if manifest["kind"] != KIND or manifest["schema"] != SCHEMA:

@@ -24,7 +24,7 @@ from timetrial.worker import Job
 
 _STATUSES: Mapping[str, Status] = {status: status for status in get_args(Status)}
 _CHECK_SECONDS = 1800
-_CHECK_POLICY = Policy(memory_bytes=16 << 30, file_bytes=1 << 30, seconds=_CHECK_SECONDS)
+_CHECK_POLICY = Policy(memory_bytes=16 << 30, file_bytes=64 << 20, seconds=_CHECK_SECONDS)
 _LONGEST = 4 << 20
 """Bytes of a report, at most."""
 
@@ -92,22 +92,29 @@ def isolated_check(source: Source, workloads: Sequence[str], isolation: Isolatio
         path = f"{SUBMISSION}/{source.path.name}"
         module = ("-m", "timetrial", "check", path, "--format", "json", "--dynamic", "--workload", *workloads)
         words, environment = command(isolation, _CHECK_POLICY, mounts, module, name=name)
+        report, said = Path(scratch) / "report", Path(scratch) / "said"
         try:
-            done = subprocess.run(words, env=environment, capture_output=True, timeout=_CHECK_SECONDS)
+            with report.open("wb") as out, said.open("wb") as errors:  # files, whose size the policy bounds
+                subprocess.run(words, env=environment, stdout=out, stderr=errors, timeout=_CHECK_SECONDS)
         except subprocess.TimeoutExpired:
             failed = Verdict(rule="dynamic rules", status="fail", message=f"no report within {_CHECK_SECONDS} s")
             return report_of(source, [*verdicts, failed])
-    return report_of(source, [*verdicts, *_verdicts(done.stdout, done.stderr)])
+        return report_of(source, [*verdicts, *_verdicts(_beginning(report), _beginning(said))])
+
+
+def _beginning(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(_LONGEST)
 
 
 def _verdicts(output: bytes, said: bytes) -> list[Verdict]:
     """The verdicts in a report that is not trusted to be one."""
     try:
-        found = json.loads(output[:_LONGEST])["verdicts"]
+        found = json.loads(output)["verdicts"]
         verdicts = [_verdict(item) for item in found]
         if not verdicts:
             raise ValueError
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
         last = f"; it last said: {lines[-1][:300]}" if lines else ""
         return [Verdict(rule="dynamic rules", status="fail", message=f"the check was ended without a report{last}")]
