@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,6 +18,8 @@ import numpy as np
 
 from timetrial import machine
 from timetrial.errors import UserError
+from timetrial.isolation.guard import Guard
+from timetrial.isolation.image import MUST_AGREE, differing
 from timetrial.isolation.policy import Isolation, Mounts, Policy, command, owner
 from timetrial.isolation.wire import BrokenWire, Exchange, Pipe
 from timetrial.judge import SubmissionFailure
@@ -28,8 +29,6 @@ from timetrial.workload import Workload
 MODULE = ("-m", "timetrial.isolation.child")
 _LOG_BYTES = 1 << 20
 """Of what a submission prints, at most, that is kept."""
-_MUST_AGREE = ("timetrial", "jax", "jaxlib", "flax", "numpy")
-"""Packages whose versions both sides need alike: in a container they are the image's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +77,7 @@ class Process:
         self._process = subprocess.Popen(
             words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+        self._guard = Guard(self._process, self._folder, container=self._name if self._docker else None)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
@@ -85,7 +85,7 @@ class Process:
         threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
         self._pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
         first = {
-            "limits": _limits(isolated.policy),
+            "limits": _limits(isolated),
             "workload": workload.name,
             "name": source.name,
             "file": source.path.name,
@@ -93,7 +93,10 @@ class Process:
             "platform": platform,
         }
         try:
-            ready = self.ask(first)
+            try:
+                ready = self.ask(first)
+            except SubmissionFailure as failure:  # before it has read any code of the submission
+                raise UserError(f"the isolated process did not start: {failure}") from None
             self._compare(ready.get("ready"))
         except BaseException:
             self.close()
@@ -157,17 +160,13 @@ class Process:
         if self._closed:
             return
         self._closed = True
-        if self._docker and self._process.poll() is None:
-            self._docker_does("kill")
-        self._process.kill()  # what runs under bubblewrap dies with it
-        self._process.wait()
+        self._guard.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
         sys.stderr.write(self.said())
         self.exchange.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _death(self, error: BrokenWire) -> SubmissionFailure:
         """What its end, or its nonsense, means for the trial."""
@@ -186,29 +185,22 @@ class Process:
         return SubmissionFailure("error", f"the submission ended its process (exit code {code}){last}")
 
     def _compare(self, theirs: Any) -> None:
-        ours = machine.packages()
-        found = theirs if isinstance(theirs, dict) else {}
-        differing = [
-            f"{n} {ours.get(n)} here, {found.get(n)} there" for n in _MUST_AGREE if ours.get(n) != found.get(n)
-        ]
-        if differing:
-            raise UserError(
-                f"the isolated process has other packages: {'; '.join(differing)}; `make docker` makes the image"
-            )
+        ours = {name: version for name, version in machine.packages().items() if name in MUST_AGREE}
+        if found := differing(ours, theirs if isinstance(theirs, dict) else {}):
+            raise UserError(f"the isolated process has other packages: {found}; `make docker` makes the image")
 
     def _docker_does(self, verb: str) -> None:
         done = subprocess.run(("docker", verb, self._name), capture_output=True, text=True)
-        if done.returncode and verb != "kill":
+        if done.returncode:
             raise SubmissionFailure("error", f"docker {verb}: {_printable(done.stderr)}")
 
 
-def _limits(policy: Policy) -> dict[str, int]:
-    return {
-        "RLIMIT_DATA": policy.memory_bytes,
-        "RLIMIT_FSIZE": policy.file_bytes,
-        "RLIMIT_NPROC": policy.processes,
-        "RLIMIT_CORE": 0,
-    }
+def _limits(isolated: Isolated) -> dict[str, int]:
+    policy = isolated.policy
+    limits = {"RLIMIT_DATA": policy.memory_bytes, "RLIMIT_FSIZE": policy.file_bytes, "RLIMIT_CORE": 0}
+    if isolated.isolation != "docker":  # which counts by container; this counts all that the user runs anywhere
+        limits["RLIMIT_NPROC"] = policy.processes
+    return limits
 
 
 def _shared_memory() -> str | None:

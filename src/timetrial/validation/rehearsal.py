@@ -14,6 +14,7 @@ from timetrial.campaign import Campaign, Watcher, open_folder, run_campaign
 from timetrial.check.report import Report, Verdict, report_of
 from timetrial.check.static import check_static
 from timetrial.errors import UserError
+from timetrial.isolation.guard import Guard
 from timetrial.isolation.policy import SUBMISSION, Isolation, Mounts, Policy, command, owner, require
 from timetrial.isolation.process import readable_copy
 from timetrial.loading import Source
@@ -91,12 +92,16 @@ def isolated_check(source: Source, workloads: Sequence[str], isolation: Isolatio
         path = f"{SUBMISSION}/{source.path.name}"
         module = ("-m", "timetrial", "check", path, "--format", "json", "--dynamic", "--workload", *workloads)
         words, environment = command(isolation, _CHECK_POLICY, mounts, module, name=name)
-        try:
-            done = subprocess.run(words, env=environment, capture_output=True, timeout=_CHECK_SECONDS)
-        except subprocess.TimeoutExpired:
-            failed = Verdict(rule="dynamic rules", status="fail", message=f"no report within {_CHECK_SECONDS} s")
-            return report_of(source, [*verdicts, failed])
-    return report_of(source, [*verdicts, *_verdicts(done.stdout, done.stderr)])
+        process = subprocess.Popen(
+            words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        with Guard(process, Path(scratch), container=name if isolation == "docker" else None):
+            try:
+                output, said = process.communicate(timeout=_CHECK_SECONDS)
+            except subprocess.TimeoutExpired:
+                failed = Verdict(rule="dynamic rules", status="fail", message=f"no report within {_CHECK_SECONDS} s")
+                return report_of(source, [*verdicts, failed])
+    return report_of(source, [*verdicts, *_verdicts(output, said)])
 
 
 def _verdicts(output: bytes, said: bytes) -> list[Verdict]:
