@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from queue import Empty, Queue
-from typing import IO, Any, Protocol
+from typing import IO, Any, Literal, Protocol
 
 from timetrial import machine
 from timetrial.claims import LOCK_NAME, Heart, locked, take
@@ -417,9 +417,14 @@ def _out_of_memory_kills() -> int:
 
 
 def restrict(
-    ruleset: Ruleset, *, workloads: Sequence[str] = (), studies: int | None = None, trials: int | None = None
+    ruleset: Ruleset,
+    *,
+    workloads: Sequence[str] = (),
+    studies: int | None = None,
+    trials: int | None = None,
+    points: Literal["default", "halton"] | None = None,
 ) -> Ruleset:
-    """The ruleset with other workloads, studies or trials; its `modified` says what was changed.
+    """The ruleset with other workloads, studies, trials or points; its `modified` says what was changed.
 
     A workload may also be a variant of one of the ruleset's: it has its base's budget and grid, and its own target.
     """
@@ -443,6 +448,9 @@ def restrict(
         if any(changed[name] != boards[name] for name in changed):
             modified.append(f"{field}: {value}")
             ruleset = replace(ruleset, **changed)
+    if points is not None and ruleset.external is not None and ruleset.external.points != points:
+        modified.append(f"points: {points}")
+        ruleset = replace(ruleset, external=replace(ruleset.external, points=points))
     return replace(ruleset, modified=tuple(modified))
 
 

@@ -32,28 +32,37 @@ class Checkpoint:
 class Checkpoints:
     """The checkpoints in a folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, read_only: bool = False) -> None:
+        """Makes the folder where it is missing; `read_only` neither writes there nor clears away."""
         import orbax.checkpoint as ocp
 
         self._ocp: Any = ocp
         self._folder = folder.resolve()
+        writing: dict[str, Any] = {"max_to_keep": _KEPT, "create": True, "cleanup_tmp_directories": True}
+        reading: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
         options: Any = ocp.CheckpointManagerOptions(
-            max_to_keep=_KEPT, create=True, enable_async_checkpointing=False, cleanup_tmp_directories=True
+            enable_async_checkpointing=False, **(reading if read_only else writing)
         )
         self._manager: Any = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, step: int, checkpoint: Checkpoint) -> None:
-        """Writes the checkpoint of a step, in place of an older one of that step, and drops all but the newest two."""
+    def save(self, step: int, checkpoint: Checkpoint) -> str:
+        """Writes the checkpoint of a step, in place of an older one of that step, and drops all but the newest two.
+
+        Returns the SHA-256 of its arrays.
+        """
         if step in self._manager.all_steps():
             self._manager.delete(step)
         saved = {str(i): array for i, array in enumerate(checkpoint.arrays) if array.size}  # orbax takes no empty ones
-        about = {"numbers": checkpoint.numbers, "sha256": _hash(checkpoint.arrays)}
+        sha256 = hash_arrays(checkpoint.arrays)
+        about = {"numbers": checkpoint.numbers, "sha256": sha256}
         self._manager.save(
             step,
             args=self._ocp.args.Composite(
                 arrays=self._ocp.args.StandardSave(saved), about=self._ocp.args.JsonSave(about)
             ),
+            force=True,  # also a step before the newest, which a trial that was taken up comes to again
         )
+        return sha256
 
     def newest(self, like: Sequence[np.ndarray]) -> Checkpoint | None:
         """The newest checkpoint that is whole; None where there is none.
@@ -61,12 +70,13 @@ class Checkpoints:
         `like` gives the number, shapes and dtypes of the arrays; a checkpoint of other arrays is not whole.
         """
         for step in sorted(self._manager.all_steps(), reverse=True):
-            found = self._read(step, like)
+            found = self.at(step, like)
             if found is not None:
                 return found
         return None
 
-    def _read(self, step: int, like: Sequence[np.ndarray]) -> Checkpoint | None:
+    def at(self, step: int, like: Sequence[np.ndarray]) -> Checkpoint | None:
+        """The checkpoint of a step; None where there is none that is whole."""
         wanted = {str(i): array for i, array in enumerate(like) if array.size}
         try:
             found: Any = self._manager.restore(
@@ -80,7 +90,7 @@ class Checkpoints:
         except Exception:  # whatever orbax and what lies under it say of a torn file: the one before is used
             return None
         fits = all(a.shape == b.shape and a.dtype == b.dtype for a, b in zip(arrays, like, strict=True))
-        return Checkpoint(arrays, numbers) if fits and _hash(arrays) == sha256 else None
+        return Checkpoint(arrays, numbers) if fits and hash_arrays(arrays) == sha256 else None
 
     def close(self) -> None:
         self._manager.close()
@@ -114,7 +124,8 @@ def _words(leaf: Any) -> Any:
     return jax.random.key_data(leaf) if _is_key(leaf) else leaf
 
 
-def _hash(arrays: Sequence[np.ndarray]) -> str:
+def hash_arrays(arrays: Sequence[np.ndarray]) -> str:
+    """SHA-256 over the dtypes, shapes and bytes of arrays."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.dtype.str} {array.shape}\0".encode())

@@ -78,6 +78,11 @@ VERBS = {
         "timetrial_scoring.report.command",
         "timetrial report runs/demo",
     ),
+    "audit": Verb(
+        "check records against their parameters, sources, rules and workloads",
+        "timetrial.commands.audit",
+        "timetrial audit runs/first --retime 2",
+    ),
     "import-algoperf": Verb(
         "turn logs of MLCommons AlgoPerf into run records",
         "timetrial.commands.import_algoperf",

@@ -24,8 +24,8 @@ def one_of(choices: tuple[str, ...]) -> Callable[[Any], str]:
 
 
 def count(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError("a whole number that is not negative")
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise ValueError("a whole number that is not negative, of 63 bits at most")
     return value
 
 
@@ -46,7 +46,10 @@ def number(value: Any) -> float:
         return float(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError("a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError("a number of 64 bits") from None
 
 
 def duration(value: Any) -> float:

@@ -7,7 +7,7 @@ only, so that the trainer may live in this process or in another.
 import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
 from timetrial.clock import Stopwatch
@@ -125,8 +125,8 @@ class Keeper(Protocol):
         """Makes a checkpoint of the trainer, at a step boundary, with the clock and the number of evals so far."""
         ...
 
-    def keep_evaluated(self, step: int, params: Any, model_state: Any) -> None:
-        """Keeps what was evaluated at the crossing or at the end, for an audit."""
+    def keep_evaluated(self, step: int, params: Any, model_state: Any) -> str:
+        """Keeps what was evaluated at the crossing or at the end, for an audit; returns its SHA-256."""
         ...
 
     def seconds_spent(self) -> float: ...
@@ -248,10 +248,7 @@ class Judge:
             if not self._finite(line):
                 loss = line.metrics["valid/loss"]
                 return "diverged", f"the loss is {loss}, {rules.target.metric} {self._target_metric(line)}"
-            confirmed = self._confirmed()
-            if self._keeper is not None and (self._crosses() or confirmed or final):
-                self._keeper.keep_evaluated(line.step, params, model_state)
-            if confirmed:
+            if self._confirmed():
                 return "reached", f"{rules.target} reached"
             if final:
                 why = "; the submission ended its training" if complete else ""
@@ -335,8 +332,11 @@ class Judge:
             eval_seconds=self._now() - began,
             metrics=metrics,
         )
-        self._evals.append(line)
         self._met.append(self._meets(line))
+        audited = self._finite(line) and (self._crosses() or self._confirmed() or final)
+        if self._keeper is not None and audited:
+            line = replace(line, parameters_sha256=self._keeper.keep_evaluated(line.step, params, model_state))
+        self._evals.append(line)
         self._recorder.eval(line)
         charge = line.charge(self._rules.clock)
         self._watch(
@@ -366,7 +366,7 @@ class Judge:
 
     def _crosses(self) -> bool:
         """Whether the newest eval may turn out to be the crossing."""
-        return self._met[-1] and not self._met[-2]
+        return self._met[-1] and not any(self._met[-2:-1])
 
     def _crossing(self) -> Crossing:
         index = len(self._evals) - 1 - self._rules.confirmation

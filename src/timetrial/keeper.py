@@ -83,12 +83,13 @@ class TrialKeeper:
         self._last = self._now()
         self._spent += self._last - began
 
-    def keep_evaluated(self, step: int, params: Any, model_state: Any) -> None:
+    def keep_evaluated(self, step: int, params: Any, model_state: Any) -> str:
         began = self._now()
         kept = Checkpoints(self._folder / EVALUATED_FOLDER)
-        kept.save(step, Checkpoint(to_host((params, model_state)), {"step": step}))
+        sha256 = kept.save(step, Checkpoint(to_host((params, model_state)), {"step": step}))
         kept.close()
         self._spent += self._now() - began
+        return sha256
 
     def seconds_spent(self) -> float:
         return self._spent

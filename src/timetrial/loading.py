@@ -17,6 +17,8 @@ from timetrial.tuning import SearchSpace, check_search_space
 
 ALGOPERF_SEARCH_SPACE = "tuning_search_space.json"
 """Beside an AlgoPerf submission, unless that tunes itself."""
+SOURCE_FOLDER = "source"
+"""Beside a record: the submission as it was run."""
 LEFT_OUT = ("__pycache__", ".git", ".venv")
 """Folders that are no part of a submission: not hashed, not copied."""
 
@@ -50,8 +52,10 @@ class Source:
         return digest.hexdigest()
 
     def copy_to(self, folder: Path) -> None:
-        """A copy of the source, to stand beside a record."""
+        """A copy of the source, for another reader; raises `UserError` for a link that leaves the folder."""
         for path in self.files():
+            if not path.resolve().is_relative_to(self.folder.resolve()):
+                raise UserError(f"{path}: a link that leaves the submission's folder; copy what it leads to")
             target = folder / path.relative_to(self.folder)
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)

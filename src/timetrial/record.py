@@ -8,12 +8,12 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, TypeVar, cast, get_args
 
-from timetrial import fields
+from timetrial import chain, fields
 from timetrial.errors import UserError
 from timetrial.target import Target
 
@@ -86,6 +86,8 @@ class EvalLine:
     """Wall seconds that this evaluation took; not charged."""
     metrics: Mapping[str, float]
     """By `split/metric`, for example `valid/error_rate`."""
+    parameters_sha256: str | None = None
+    """Of the parameters and model state that were evaluated, where they are kept beside the record."""
 
     def charge(self, clock: Literal["seconds", "steps", "examples"]) -> float:
         return {"seconds": self.seconds, "steps": float(self.step), "examples": float(self.examples)}[clock]
@@ -200,8 +202,10 @@ class RecordWriter:
         self.replayed: tuple[EvalLine, ...] = ()
         """Evals that the record holds already, and that a resumed trial comes to again."""
         self._position = 0
+        self._before: str | None = ""
+        """The line that the next one is linked to; None in a record without a chain."""
         if resume:
-            self.replayed = _without_end(path).evals
+            self.replayed, self._before = _without_end(path)
         self._file: IO[str] = path.open("a" if resume else "x", encoding="utf-8")
 
     def go_to(self, evals: int) -> tuple[EvalLine, ...]:
@@ -218,7 +222,7 @@ class RecordWriter:
         self._file.close()
 
     def run(self, header: RunHeader) -> None:
-        self._append(to_line(header))
+        self._append(header)
 
     def eval(self, line: EvalLine) -> None:
         """Appends an eval; one that the record holds already is compared with that instead.
@@ -227,7 +231,7 @@ class RecordWriter:
         """
         number, self._position = self._position, self._position + 1
         if number >= len(self.replayed):
-            self._append(to_line(line))
+            self._append(line)
             return
         old = self.replayed[number]
         if (line.step, line.examples, _plain(line.metrics)) != (old.step, old.examples, _plain(old.metrics)):
@@ -237,28 +241,35 @@ class RecordWriter:
             )
 
     def resume(self, line: ResumeLine) -> None:
-        self._append(to_line(line))
+        self._append(line)
 
     def end(self, line: EndLine) -> None:
-        self._append(to_line(line))
+        self._append(line)
 
-    def _append(self, line: str) -> None:
+    def _append(self, value: Line) -> None:
+        line = to_line(value)
+        if self._before is not None:
+            line = self._before = chain.linked(line, self._before, last=isinstance(value, EndLine))
         self._file.write(line)
         self._file.flush()
         os.fsync(self._file.fileno())
 
 
-def _without_end(path: Path) -> RunRecord:
-    """Cuts a torn last line and the end line off a record; returns what is left. One rename: a crash loses nothing."""
+def _without_end(path: Path) -> tuple[tuple[EvalLine, ...], str | None]:
+    """Cuts a torn last line and the end line off a record; one rename, so that a crash loses nothing.
+
+    Returns the evals that are left, and the line that the next one is linked to, None in a record without a chain.
+    """
     record = read_record(path)
-    lines = path.read_bytes().rpartition(b"\n")[0].split(b"\n")
+    lines = path.read_bytes().rpartition(b"\n")[0].decode().split("\n")
+    kept = lines[:-1] if record.end is not None else lines
     scratch = path.with_suffix(".tmp")
     with scratch.open("wb") as file:
-        file.write(b"\n".join(lines[:-1] if record.end is not None else lines) + b"\n")
+        file.write(("\n".join(kept) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())
     scratch.replace(path)
-    return replace(record, end=None)
+    return record.evals, chain.end_of_chain(kept)
 
 
 def append_end(path: Path, header: RunHeader | None, end: Callable[[EvalLine | None], EndLine]) -> EndLine:
@@ -279,8 +290,9 @@ def append_end(path: Path, header: RunHeader | None, end: Callable[[EvalLine | N
     if record.end is not None:
         return record.end
     line = end(record.evals[-1] if record.evals else None)
+    before = chain.end_of_chain(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
     with open(path, "a", encoding="utf-8") as file:
-        file.write(to_line(line))
+        file.write(to_line(line) if before is None else chain.linked(to_line(line), before, last=True))
         file.flush()
         os.fsync(file.fileno())
     return line
@@ -344,7 +356,7 @@ def _refuse_constant(name: str) -> float:
 def _target(value: Any) -> Target:
     try:
         return Target.from_json(dict(fields.mapping(value)))
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"a target (metric, value, better): {error}") from None
 
 
@@ -391,6 +403,7 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "data_seconds": fields.duration,
         "eval_seconds": fields.duration,
         "metrics": fields.numbers,
+        "parameters_sha256": fields.or_null(fields.text),
     },
     ResumeLine: {
         "step": fields.count,
@@ -416,7 +429,7 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "repeated_seconds": fields.duration,
     },
 }
-_ADDED = ("checkpoint_seconds", "repeated_seconds", "api", "restored", "told", "trainer")
+_ADDED = ("checkpoint_seconds", "repeated_seconds", "api", "restored", "told", "trainer", "parameters_sha256")
 """Fields that came to schema 1 after its golden record: where a file lacks them they have their defaults."""
 _KINDS: dict[type, str] = {RunHeader: "run", EvalLine: "eval", ResumeLine: "resume", EndLine: "end"}
 

@@ -17,6 +17,7 @@ from jax.extend import core
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import func
 from jax.interpreters import ad, batching, mlir
+from jax.interpreters.partial_eval import dce_jaxpr
 
 PyTree = Any
 
@@ -64,7 +65,15 @@ def mark(tree: PyTree, key: jax.Array, rows: int) -> PyTree:
 
 
 def rows_in(jaxpr: core.Jaxpr) -> int:
-    """The rows that one run of the program passes through the loss; raises `RowsUnknownError`."""
+    """The rows that one run of the program passes through the loss; raises `RowsUnknownError`.
+
+    A pass whose result nobody uses is not run, and not counted.
+    """
+    live, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return _rows_in(live)
+
+
+def _rows_in(jaxpr: core.Jaxpr) -> int:
     return sum(_rows_of(equation) for equation in jaxpr.eqns)
 
 
@@ -73,7 +82,7 @@ def _rows_of(equation: core.JaxprEqn) -> int:
         if equation.params["rows"] == UNKNOWN:
             raise RowsUnknownError(_LOOP)
         return equation.params["rows"] * _CHARGED[equation.params["kind"]]
-    inner = [rows_in(jaxpr) for jaxpr in _programs_in(equation.params)]
+    inner = [_rows_in(jaxpr) for jaxpr in _programs_in(equation.params)]
     if not any(inner):
         return 0
     name = equation.primitive.name

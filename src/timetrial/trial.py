@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,8 +23,8 @@ from timetrial.isolation.exported import ExportedEntry
 from timetrial.isolation.process import Isolated
 from timetrial.isolation.remote import Apart, RemoteTrainer, Tracer
 from timetrial.judge import Judge, Progress, SubmissionFailure
-from timetrial.keeper import TrialKeeper
-from timetrial.loading import Loaded, Source, load
+from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
+from timetrial.loading import SOURCE_FOLDER, Loaded, Source, load
 from timetrial.problem import WorkloadProblem, make_task
 from timetrial.programs import Entry, Prepared
 from timetrial.record import (
@@ -41,11 +41,8 @@ from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
 from timetrial.submission import Task
 from timetrial.trainer import PureTrainer
-from timetrial.tuning import Point, SearchSpace, default_point, halton_points, traced_names
+from timetrial.tuning import Point, SearchSpace, prescribed_point, traced_names
 from timetrial.workload import Workload
-
-SOURCE_FOLDER = "source"
-"""Beside a record: the submission as it was run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -367,7 +364,7 @@ def _told_the_name(source: Source, workload: Workload) -> bool:
 def _take_up(folder: Path, header: RunHeader) -> bool:
     """Whether the trial goes on with the record in `folder`: that of the same trial on the same machine, interrupted.
 
-    An interrupted one of anything else is set aside: renamed, with its checkpoints removed. Under the seconds clock
+    An interrupted one of anything else is set aside: renamed, with what it kept removed. Under the seconds clock
     that is so always, since what was charged could not be charged again alike.
     """
     path = folder / RECORD_NAME
@@ -388,6 +385,7 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
         number += 1
     path.rename(kept)
     discard(folder / FOLDER)
+    discard(folder / EVALUATED_FOLDER)
     return False
 
 
@@ -400,12 +398,6 @@ def _point(setting: _Setting, space: SearchSpace) -> Point:
         if space:
             raise UserError("SEARCH_SPACE must be assigned at the top level of the file, not inside a block")
         return {}
-    tuning = setting.ruleset.tuning(self_tuning=False)
-    if tuning.points == "default":
-        return default_point(space)
-    if source.api == "algoperf" and not isinstance(space, Mapping):
-        if len(space) < tuning.trials:
-            raise UserError(f"{len(space)} points, and the ruleset asks for {tuning.trials}")
-        return space[trial.trial]  # AlgoPerf's runner takes the first as many as it wants
     seed = seed_of(trial.seed, setting.workload.name, trial.study, None, "tuning")
-    return halton_points(space, tuning.trials, seed)[trial.trial]
+    tuning = setting.ruleset.tuning(self_tuning=False)
+    return prescribed_point(space, tuning, trial=trial.trial, seed=seed, longer_lists=source.api == "algoperf")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from timetrial.errors import UserError, unknown
+from timetrial.ruleset import Tuning
 
 Scalar = bool | int | float | str
 Point = Mapping[str, Scalar]
@@ -152,6 +153,21 @@ def halton_points(space: SearchSpace, n: int, seed: int) -> list[Point]:
 
     sample = qmc.Halton(d=len(space), scramble=True, rng=np.random.default_rng(seed)).random(n)
     return [{name: d.at(float(u)) for (name, d), u in zip(space.items(), row, strict=True)} for row in sample]
+
+
+def prescribed_point(space: SearchSpace, tuning: Tuning, *, trial: int, seed: int, longer_lists: bool = False) -> Point:
+    """The point of a trial: the same for each trial number of a study, whoever runs it.
+
+    `seed` is the study's for tuning. With `longer_lists` a list may hold more points than there are trials, of which
+    the first are taken, as AlgoPerf's runner does.
+    """
+    if tuning.points == "default":
+        return default_point(space)
+    if longer_lists and not isinstance(space, Mapping):
+        if len(space) < tuning.trials:
+            raise UserError(f"{len(space)} points, and the ruleset asks for {tuning.trials}")
+        return space[trial]
+    return halton_points(space, tuning.trials, seed)[trial]
 
 
 def traced_names(space: SearchSpace) -> frozenset[str]:

@@ -14,7 +14,7 @@ from toys import toy_workload
 from timetrial import machine
 from timetrial.check.canary import canary
 from timetrial.check.conformance import _Checked
-from timetrial.check.disguise import disguised
+from timetrial.check.disguise import disguised, likeness
 from timetrial.check.report import Verdict, check_report
 from timetrial.check.static import RULES
 from timetrial.loading import load
@@ -103,6 +103,11 @@ def test_randomness_and_memory_of_one_s_own_are_found_by_a_fresh_start(tmp_path:
 def test_what_a_host_hook_remembers_between_calls_is_impure(tmp_path: Path):
     remembering = COUNTING.replace("KEPT", "1").replace("RETURNED", "len(calls)")
     assert list(on_toy(tmp_path, custom("", remembering))) == ["purity"]
+
+
+def test_a_hook_that_fails_later_on_breaks_the_contract_and_nothing_more_is_tried(tmp_path: Path):
+    tiring = COUNTING.replace("KEPT", "1").replace("RETURNED", "1 / (len(calls) < 3)")
+    assert list(on_toy(tmp_path, custom("", tiring))) == ["contract"]
 
 
 def test_arrays_that_a_hook_hoards_are_growth_although_nothing_comes_of_them(tmp_path: Path):
@@ -206,6 +211,18 @@ def test_a_disguised_workload_has_the_same_losses_in_other_shapes_and_another_or
     assert values[0] == pytest.approx(values[1], rel=1e-6)
     assert [p.shape for p in leaves[0]] != [p.shape for p in leaves[1]]
     assert all(map(np.array_equal, leaves[0], disguise.undo(leaves[1])))
+
+
+def test_the_likeness_of_two_runs_is_the_ratio_of_their_updates_and_the_angle_between_them():
+    def run(*ends: float) -> list[np.ndarray]:
+        return [np.array(ends[:2], np.float32), np.array([ends[2:]], np.float32)]
+
+    start = run(1, 1, 1)
+    assert likeness(start, run(2, 1, 1), run(3, 1, 1)) == pytest.approx((2, 1))
+    assert likeness(start, run(2, 1, 1), run(1, 1, 3)) == pytest.approx((2, 0))
+    assert likeness(start, run(1, 3, 1), run(1, 0, 1)) == pytest.approx((0.5, -1))
+    assert likeness(start, start, start) == (1, 1)
+    assert likeness(start, start, run(1, 1, 2)) == (np.inf, 0)
 
 
 def test_fans_follow_the_axes_into_the_disguise():

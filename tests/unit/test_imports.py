@@ -14,7 +14,7 @@ import timetrial
 HEAVY = ("jax", "scipy", "matplotlib", "tensorflow_datasets", "grain", "orbax", "flax", "optax")
 PACKAGE, SCORING = Path(timetrial.__file__).parent, Path(timetrial_scoring.__file__).parent
 
-STDLIB_ONLY = {"target", "ruleset", "record", "fields", "seeds", "errors"}
+STDLIB_ONLY = {"target", "ruleset", "record", "chain", "fields", "seeds", "errors"}
 """What timetrial_scoring may import of timetrial."""
 LAYERS = [
     STDLIB_ONLY | {"registry"},

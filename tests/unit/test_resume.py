@@ -229,3 +229,19 @@ def test_a_checkpoint_of_other_arrays_is_as_good_as_none(tmp_path: Path):
     assert again is not None
     assert again.numbers == {"step": 2}
     checkpoints.close()
+
+
+def test_a_checkpoint_of_a_step_before_the_newest_takes_the_place_of_the_old_one(tmp_path: Path):
+    import numpy as np
+
+    def saved(value: float) -> Checkpoint:
+        return Checkpoint([np.full(3, value)], {"value": value})
+
+    checkpoints = Checkpoints(tmp_path / "some")
+    for step, value in ((5, 1.0), (9, 2.0), (5, 3.0)):
+        checkpoints.save(step, saved(value))
+    checkpoints.close()
+    reader = Checkpoints(tmp_path / "some", read_only=True)
+    found = [reader.at(step, saved(0.0).arrays) for step in (5, 9, 7)]
+    assert [None if one is None else one.numbers["value"] for one in found] == [3.0, 2.0, None]
+    reader.close()

@@ -124,4 +124,8 @@ def test_vmapped_directions_are_charged_each():
 
 
 def test_recomputation_is_charged():
-    assert rows(jax.grad(jax.checkpoint(loss)), W, X) == 16
+    assert rows(jax.value_and_grad(jax.checkpoint(loss)), W, X) == 16
+
+
+def test_a_pass_whose_result_nobody_uses_is_not_run_and_not_charged():
+    assert rows(jax.grad(jax.checkpoint(loss)), W, X) == 8

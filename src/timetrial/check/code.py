@@ -9,6 +9,9 @@ from typing import NamedTuple
 from timetrial.check.report import Status
 from timetrial.loading import Source
 
+DEEPEST = 150
+"""Levels of a syntax tree that the rules follow; ordinary code has a few dozen."""
+
 
 def words(text: str) -> frozenset[str]:
     """The words of a text, for long lists of names."""
@@ -99,6 +102,9 @@ def parse(source: Source) -> tuple[dict[str, Module], list[Finding]]:
             at = f"{where.as_posix()}:{getattr(error, 'lineno', None) or 1}"
             broken.append(Finding("fail", at, f"not Python: {error}", "mend the syntax"))
             continue
+        if _depth(tree) > DEEPEST:
+            broken.append(Finding("fail", where.as_posix(), f"nested more than {DEEPEST} deep", "split it up"))
+            continue
         is_package = where.name == "__init__.py"
         name = "." + ".".join(where.parent.parts if is_package else where.with_suffix("").parts)
         modules[name] = Module(
@@ -110,6 +116,13 @@ def parse(source: Source) -> tuple[dict[str, Module], list[Finding]]:
             siblings=modules,
         )
     return modules, broken
+
+
+def _depth(tree: ast.AST) -> int:
+    depth, level = 0, [tree]
+    while level:
+        depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
+    return depth
 
 
 def _bindings(tree: ast.Module, name: str, *, is_package: bool) -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from timetrial import variants
 from timetrial.check.canary import canary
-from timetrial.check.disguise import disguised
+from timetrial.check.disguise import disguised, likeness
 from timetrial.check.rehearsal import (
     STEPS,
     Census,
@@ -117,13 +117,15 @@ class _Checked:
                 verdicts = list(self._replays(trainer))
                 counts, exact, ignored = trainer.counts(), trainer.examples_exact(), trainer.ignored()
         except SubmissionFailure as failure:
+            self._first = None
             yield self._failed("contract", str(failure), "--traceback shows where; docs/submissions.md is the contract")
             return
         self._rows = counts.examples // counts.step
         yield self._passed("contract", f"{counts.step} steps and every hook; {self._rows:,} examples a step")
         if not exact:
             message = "the rows through the loss are unknown: not ranked by examples"
-            yield self._warned("counting", message, "call problem.loss in loops of a fixed number of turns alone")
+            todo = "boards in seconds rank it; those in examples ask for loops of a fixed number of turns"
+            yield self._warned("counting", message, todo)
         if ignored:
             message = f"the workload has no {' and no '.join(ignored)}: ignored"
             yield self._warned("ignored", message, "nothing, unless the method depends on it")
@@ -216,24 +218,17 @@ class _Checked:
         except SubmissionFailure as failure:
             message = f"the same problem in other shapes, another order and with other hints: {failure}"
             return self._failed("disguise", message, "take what `task` says as it comes")
-        return self._alike(first.params, disguise.undo(hidden.leg.params), same_batch=hidden.rows == self._rows)
+        return self._alike(first, disguise.undo(hidden.leg.params), same_batch=hidden.rows == self._rows)
 
-    def _alike(self, plain: list[np.ndarray], hidden: list[np.ndarray], *, same_batch: bool) -> Verdict:
-        first, second = (
-            np.concatenate([np.ravel(np.float64(b) - np.float64(a)) for a, b in zip(self._initial, moved, strict=True)])
-            for moved in (plain, hidden)
-        )
-        sizes = float(np.linalg.norm(first)), float(np.linalg.norm(second))
-        if sizes == (0.0, 0.0):
-            return self._passed("disguise", "no update, in disguise or without")
-        ratio = sizes[1] / sizes[0] if sizes[0] else float("inf")
-        cosine = float(first @ second) / (sizes[0] * sizes[1]) if min(sizes) else 0.0
-        measured = f"updates in disguise: {ratio:.2f} x the size, cosine {cosine:.3f}"
-        if not (1 / _KIN_SIZE <= ratio <= _KIN_SIZE):  # NaN too
+    def _alike(self, first: Leg, hidden: list[np.ndarray], *, same_batch: bool) -> Verdict:
+        """In disguise, a method may differ in as much as it depends on order, layout and hints, and no more."""
+        size, cosine = likeness(self._initial, first.params, hidden)
+        measured = f"updates in disguise: {size:.2f} x the size, cosine {cosine:.3f}"
+        if not 1 / _KIN_SIZE <= size <= _KIN_SIZE:  # NaN too
             return self._failed("disguise", measured, "do not let the method depend on which workload it trains")
         if not same_batch:
             return self._passed("disguise", f"{measured}, on batches of another size")
-        if cosine < _ALIKE_COSINE or not (1 / _ALIKE_SIZE <= ratio <= _ALIKE_SIZE):
+        if cosine < _ALIKE_COSINE or not 1 / _ALIKE_SIZE <= size <= _ALIKE_SIZE:
             todo = "say in the README why the method depends on the order or layout of parameters, or on exact hints"
             return self._warned("disguise", measured, todo)
         return self._passed("disguise", measured)

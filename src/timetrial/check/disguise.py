@@ -59,6 +59,30 @@ def disguised(workload: Workload) -> Disguise:
     return Disguise(hidden, order)
 
 
+class Likeness(NamedTuple):
+    """How one training run compares with another from the same start."""
+
+    size: float
+    """The norm of the second run's update, over that of the first."""
+    cosine: float
+    """Of the angle between the two updates."""
+
+
+def likeness(initial: list[np.ndarray], first: list[np.ndarray], second: list[np.ndarray]) -> Likeness:
+    """The likeness of two runs by all their parameters; two that went nowhere are alike."""
+    moved = [
+        np.concatenate([np.ravel(np.float64(b) - np.float64(a)) for a, b in zip(initial, end, strict=True)])
+        for end in (first, second)
+    ]
+    sizes = [float(np.linalg.norm(update)) for update in moved]
+    if not any(sizes):
+        return Likeness(1.0, 1.0)
+    product = sizes[0] * sizes[1]
+    return Likeness(
+        sizes[1] / sizes[0] if sizes[0] else np.inf, float(moved[0] @ moved[1]) / product if product else 0.0
+    )
+
+
 def _turned(leaf: Any) -> Any:
     return jnp.transpose(leaf) if isinstance(leaf, jax.Array) else np.transpose(leaf)
 

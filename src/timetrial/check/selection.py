@@ -23,6 +23,7 @@ _KEEPING = words("""
 """)
 _REDUCING = words("prod sum max min size shape ndim array asarray cumsum cumprod dot mean")
 """Functions that make of such a number another such number: Python's, and numpy's and jax.numpy's."""
+_GROWING = (ast.Pow, ast.LShift, ast.Mult)
 _LOOKUPS = frozenset(("get", "pop", "setdefault", "index", "count"))
 
 
@@ -161,9 +162,8 @@ class _Reader:
                     return True
                 if isinstance(value, (int, float)) and value > LARGEST_ORDINARY:
                     return True
-            elif isinstance(part, ast.BinOp) and isinstance(part.op, (ast.Pow, ast.LShift, ast.Mult)):
-                if _is_literal(part):  # 2**20
-                    return True
+            elif isinstance(part, ast.BinOp) and isinstance(part.op, _GROWING) and _is_literal(part):
+                return True  # 2**20
         return False
 
 

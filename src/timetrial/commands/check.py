@@ -8,6 +8,7 @@ from timetrial.check.report import Verdict, report_of
 from timetrial.check.static import check_static
 from timetrial.commands.output import add_format, print_json
 from timetrial.loading import Source, find_source
+from timetrial.registry import base_of
 
 _MARKS = {"pass": ("ok", "green"), "warn": ("warn", "yellow"), "fail": ("FAIL", "bold red")}
 
@@ -27,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     source = find_source(args.path)
+    for name in args.workload or ():
+        base_of(name)  # a name that is none is said at once
     console = Console(stderr=args.format == "json")
     verdicts: list[Verdict] = []
     for verdict in itertools.chain(
@@ -43,9 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         print_json(report.to_json())
     else:
-        failed, warned = report.count("fail"), report.count("warn")
-        found = f"{failed} of {len(verdicts)} rules fail" if failed else "keeps the rules"
-        console.print(f"{source.name}: {found}{f', {warned} warnings' if warned else ''}")
+        counts = [(report.count("fail"), "failure"), (report.count("warn"), "warning")]
+        found = [f"{count} {what}{'s' if count > 1 else ''}" for count, what in counts if count]
+        console.print(f"{source.name}: {', '.join([*(['keeps the rules'] if report.passed else []), *found])}")
     return 0 if report.passed else 1
 
 

@@ -36,6 +36,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ruleset", "-r", required=True, metavar="R", help="a ruleset's name, or a TOML file")
     parser.add_argument("--studies", type=int, metavar="N", help="studies a submission (default: the ruleset's)")
     parser.add_argument("--trials", type=int, metavar="N", help="tuning trials a study (default: the ruleset's)")
+    parser.add_argument(
+        "--points", choices=("default", "halton"),
+        help="where in its search space a submission is tried: its default point, or a quasi-random sequence "
+        "(default: the ruleset's)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, metavar="K", help="the campaign's seed (default: 0)")
     parser.add_argument("--out", "-o", type=Path, required=True, metavar="DIR", help="where records are written")
     parser.add_argument(
@@ -61,7 +66,13 @@ def run(args: argparse.Namespace) -> int:
     from timetrial.display import Display
 
     names = submission_names() if args.submission == ["all"] else args.submission
-    ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload, studies=args.studies, trials=args.trials)
+    ruleset = restrict(
+        load_ruleset(args.ruleset),
+        workloads=args.workload,
+        studies=args.studies,
+        trials=args.trials,
+        points=args.points,
+    )
     bases = {name: base_of(name) for name in ruleset.workloads}
     if not all(rules.eval_every and rules.horizon_examples for rules in ruleset.workloads.values()):
         raise UserError(

@@ -1,12 +1,10 @@
 """The process that holds a submission nobody trusts: it hands over the submission's programs, or trains with it.
 
-It limits itself first, then reads the submission, and from then on nothing that it says is believed. What it is asked
-comes as lines on standard input (`timetrial.isolation.wire`); what the submission prints goes to standard error.
+Nothing that it says is believed. What it is asked comes as lines on standard input (`timetrial.isolation.wire`); what
+the submission prints goes to standard error.
 """
 
 import os
-import resource
-import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -45,7 +43,6 @@ def main(load_workload: Load | None = None) -> int:
     try:
         first = pipe.receive()
         assert first is not None
-        _limit(first["limits"])
         if load_workload is None:
             from timetrial.registry import load_workload
         child = _Child(first, load_workload(first["workload"]), pipe)
@@ -54,16 +51,6 @@ def main(load_workload: Load | None = None) -> int:
     except BrokenWire:
         return 0  # the harness has all that it wanted, or is gone
     return 0
-
-
-def _limit(limits: Mapping[str, int]) -> None:
-    """Bounds what this process may use, for good."""
-    for name, value in limits.items():
-        which = getattr(resource, name)
-        hard = resource.getrlimit(which)[1]
-        bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (bound, bound))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a file that grows too large is an error, not the end
 
 
 class _Child:

@@ -3,6 +3,7 @@
 The text of a program is StableHLO (openxla.org/stablehlo/spec).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -58,7 +59,7 @@ def inspect(text: str) -> Inspected:
             if operation.name == "stablehlo.custom_call":
                 _check_custom_call(ir.StringAttr(operation.attributes["call_target_name"]).value)
             if operation.name == "stablehlo.constant":
-                constants += _bytes(operation.attributes["value"])
+                constants += _bytes(operation)
         functions = {ir.StringAttr(f.attributes["sym_name"]).value: f for f in _functions(module)}
         if "main" not in functions:
             raise ContractError("what was handed over is not a program: it has no function main")
@@ -98,16 +99,16 @@ def _all(operation: Any) -> Iterator[Any]:
                 waiting += [inner.operation for inner in block.operations]
 
 
-def _bytes(value: Any) -> int:
+def _bytes(constant: Any) -> int:
     """Bytes of a constant as it is written out."""
-    if not isinstance(value, ir.DenseElementsAttr):
-        raise ContractError("the program holds a constant whose size cannot be read")
-    shaped = ir.ShapedType(value.type)
-    count = 1
-    for axis in range(shaped.rank):
-        count *= shaped.get_dim_size(axis)
+    shaped = ir.ShapedType(constant.results[0].type)
     width = _bits(shaped.element_type)
-    return -(-width // 8) if value.is_splat else -(-width * count // 8)
+    try:
+        splat = bool(constant.attributes["value"].is_splat)
+    except (TypeError, AttributeError):  # Python's view of MLIR lacks complex numbers
+        splat = False
+    count = 1 if splat else math.prod(shaped.get_dim_size(axis) for axis in range(shaped.rank))
+    return -(-width * count // 8)
 
 
 def _bits(element: Any) -> int:
@@ -131,7 +132,10 @@ def _rows_of(operation: Any, functions: dict[str, Any], known: dict[str, int | N
     if operation.name == "func.call":
         name = ir.FlatSymbolRefAttr(operation.attributes["callee"]).value
         if name.startswith(CALL_PREFIX):
-            return int(name.removeprefix(CALL_PREFIX).partition("_")[0])
+            said = name.removeprefix(CALL_PREFIX).partition("_")[0]
+            if not (said.isascii() and said.isdecimal()):
+                raise ContractError(f"the program's marker {name!r} says no number of rows")
+            return int(said)
         if name not in known:
             known[name] = None
             known[name] = _rows(functions[name], functions, known)

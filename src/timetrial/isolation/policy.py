@@ -2,12 +2,12 @@
 
 Bubblewrap and Docker are given one policy: no network; nothing to write but private temporary files and one file for
 arrays; the submission and the training rows, read-only, and no other data; no privileges; bounded memory, processes
-and time. What the kernel limits by process (memory, processes, file sizes) the child limits itself, before it reads any
-code of the submission (`timetrial.isolation.child`), because neither tool does so for ordinary users.
+and time. Under bubblewrap, which limits neither, memory, processes and file sizes are limited by process.
 """
 
 import argparse
 import os
+import resource
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,8 @@ SUBMISSION = "/submission"
 TRAIN = "/train"
 EXCHANGE = "/exchange"
 """Where the child finds the submission, the training rows and the file for arrays."""
-_NOBODY = 65534
+_TRANSIENT_USERS = range(61184, 65520)
+"""User ids that systemd sets aside for users that exist as long as a process does."""
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache", "/etc/alternatives")
 
 
@@ -77,6 +78,7 @@ def require(isolation: Isolation) -> None:
         _tool("bwrap", "--sandbox needs bubblewrap: apt-get install bubblewrap, or use --docker")
         if os.geteuid() == 0:
             _tool("setpriv", "--sandbox as root needs setpriv: apt-get install util-linux")
+        _tool("prlimit", "--sandbox needs prlimit: apt-get install util-linux")
     elif isolation == "docker":
         _tool("docker", "--docker needs Docker (https://docs.docker.com/engine/install/), or use --sandbox")
         require_image()
@@ -105,8 +107,8 @@ def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[s
     words = [_tool("bwrap", "bubblewrap is not installed"), "--unshare-ipc", "--unshare-pid", "--unshare-net"]
     words += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv"]
     words += ["--cap-drop", "ALL"]
-    # As root no user namespace is needed to set all this up; then the process becomes nobody.
-    words += _kept_to_become_nobody() if root else ["--unshare-user", "--disable-userns"]
+    # As root no user namespace is needed to set all this up; then the process becomes another user.
+    words += _kept_to_become_another() if root else ["--unshare-user", "--disable-userns"]
     words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     words += ["--size", str(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
     words += ["--size", str(policy.scratch_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
@@ -128,12 +130,24 @@ def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[s
     for name, value in environment.items():
         words += ["--setenv", name, value]
     if root:
-        words += [_tool("setpriv", "setpriv is not installed"), f"--reuid={_NOBODY}", f"--regid={_NOBODY}"]
+        words += [_tool("setpriv", "setpriv is not installed"), f"--reuid={_user()}", f"--regid={_user()}"]
         words += ["--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--no-new-privs"]
+    words += [_tool("prlimit", "prlimit is not installed"), "--core=0"]
+    words += [f"--{name}={_allowed(name, value)}" for name, value in _limits(policy).items()]
     return [*words, sys.executable, "-P", *module]
 
 
-def _kept_to_become_nobody() -> list[str]:
+def _limits(policy: Policy) -> dict[str, int]:
+    return {"data": policy.memory_bytes, "fsize": policy.file_bytes, "nproc": policy.processes}
+
+
+def _allowed(name: str, value: int) -> int:
+    """The limit, or the lower one that holds for this process already."""
+    hard = resource.getrlimit(getattr(resource, f"RLIMIT_{name.upper()}"))[1]
+    return value if hard == resource.RLIM_INFINITY else min(value, hard)
+
+
+def _kept_to_become_another() -> list[str]:
     return [word for name in ("SETUID", "SETGID", "SETPCAP") for word in ("--cap-add", f"CAP_{name}")]
 
 
@@ -143,8 +157,9 @@ def _docker(policy: Policy, mounts: Mounts, module: Sequence[str], name: str) ->
     words += ["--pull", "never", "--log-driver", "none"]  # or all that it prints is kept on the host's disk
     words += ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(policy.processes)]
-    words += ["--ulimit", f"fsize={policy.file_bytes}", "--ulimit", "core=0", *_same_cores()]
-    words += ["--user", f"{_NOBODY}:{_NOBODY}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"]
+    words += ["--user", f"{_user()}:{_user()}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"]
+    words += ["--ulimit", "core=0", "--ulimit", f"fsize={policy.file_bytes}", "--ulimit", f"data={policy.memory_bytes}"]
+    words += _same_cores()
     words += ["--shm-size", str(64 << 20), "--workdir", "/tmp"]
     words += ["--tmpfs", f"/tmp:rw,nosuid,nodev,size={policy.scratch_bytes}"]
     for inside, outside in mounts.read_only().items():
@@ -170,7 +185,12 @@ def _same_cores() -> list[str]:
 
 def owner() -> tuple[int, int] | None:
     """Who must own what the process may write, where that is not who starts it."""
-    return (_NOBODY, _NOBODY) if os.geteuid() == 0 else None
+    return (_user(), _user()) if os.geteuid() == 0 else None
+
+
+def _user() -> int:
+    """Who root starts processes as: another user in each trial, because Linux counts processes by user."""
+    return _TRANSIENT_USERS[os.getpid() % len(_TRANSIENT_USERS)]
 
 
 def _python_folders(code: Sequence[Path]) -> list[Path]:

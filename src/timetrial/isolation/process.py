@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,8 @@ from timetrial.workload import Workload
 MODULE = ("-m", "timetrial.isolation.child")
 _LOG_BYTES = 1 << 20
 """Of what a submission prints, at most, that is kept."""
+_SUSPEND_SECONDS = 5.0
+"""After which a process that still runs is one whose processes wake each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +66,8 @@ class Process:
         exchange = self._folder / "exchange"
         self.exchange = Exchange(exchange)
         self._kills = machine.out_of_memory_kills()
-        self._stopped: set[int] = set()
+        self._seconds = isolated.policy.seconds
+        self._until = time.monotonic() + self._seconds
         self._closed = False
         mounts = Mounts(
             submission=readable_copy(source, self._folder / "submission"),
@@ -85,7 +89,6 @@ class Process:
         threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
         self._pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
         first = {
-            "limits": _limits(isolated),
             "workload": workload.name,
             "name": source.name,
             "file": source.path.name,
@@ -115,12 +118,16 @@ class Process:
     ) -> dict[str, Any]:
         """The answer; `look` is called `every` so many seconds until it is there.
 
-        Raises `SubmissionFailure` for a failure, a death, or what is no answer.
+        Raises `SubmissionFailure` for a failure, a death, what is no answer, or none by the end of the policy's time.
         """
         try:
             self._pipe.send(message)
-            while (answer := self._pipe.receive(every)) is None:
-                if look is not None:
+            answer = None
+            while answer is None:
+                if time.monotonic() >= self._until:
+                    raise SubmissionFailure("hung", f"not done within the {self._seconds:g} s of a process")
+                answer = self._pipe.receive(every)
+                if answer is None and look is not None:
                     look()
         except BrokenWire as error:
             raise self._death(error) from None
@@ -131,25 +138,21 @@ class Process:
         return answer
 
     def suspend(self) -> None:
-        """Stops it and all that it has started, until `resume`."""
+        """Stops it and all that it has started, until `resume`; raises `SubmissionFailure` where something runs on."""
         if self._docker:
             self._docker_does("pause")
             return
-        stopped: set[int] = set()
-        while new := [pid for pid in _descendants(self._process.pid) if pid not in stopped]:
-            for pid in new:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGSTOP)
-            stopped.update(new)
-        self._stopped = stopped
+        until = time.monotonic() + _SUSPEND_SECONDS
+        while running := [pid for pid in _descendants(self._process.pid) if _runs(pid)]:
+            if time.monotonic() >= until:
+                raise SubmissionFailure("error", "the submission's process cannot be suspended")
+            _signal(running, signal.SIGSTOP)
 
     def resume(self) -> None:
         if self._docker:
             self._docker_does("unpause")
             return
-        for pid in self._stopped:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
+        _signal(_descendants(self._process.pid), signal.SIGCONT)
 
     def said(self) -> str:
         """What it wrote on standard error, the beginning of it."""
@@ -195,14 +198,6 @@ class Process:
             raise SubmissionFailure("error", f"docker {verb}: {_printable(done.stderr)}")
 
 
-def _limits(isolated: Isolated) -> dict[str, int]:
-    policy = isolated.policy
-    limits = {"RLIMIT_DATA": policy.memory_bytes, "RLIMIT_FSIZE": policy.file_bytes, "RLIMIT_CORE": 0}
-    if isolated.isolation != "docker":  # which counts by container; this counts all that the user runs anywhere
-        limits["RLIMIT_NPROC"] = policy.processes
-    return limits
-
-
 def _shared_memory() -> str | None:
     """Where the file for arrays lies: in memory, where there is such a folder."""
     return "/dev/shm" if Path("/dev/shm").is_dir() and os.access("/dev/shm", os.W_OK) else None
@@ -237,6 +232,21 @@ def _descendants(pid: int) -> list[int]:
             with contextlib.suppress(OSError):
                 waiting += map(int, listed.read_text().split())
     return found
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has a thread that is neither stopped nor over: the first may be over before the others."""
+    for path in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # over meanwhile
+            if path.read_text().rpartition(") ")[2][0] not in "TtZX":
+                return True
+    return False
+
+
+def _signal(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 def _drain(pipe: IO[bytes], said: list[bytes]) -> None:

@@ -1,6 +1,8 @@
 """Submissions that nobody trusts, as trainers: programs where they are pure, else a process of their own."""
 
+import json
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -20,6 +22,11 @@ from timetrial.tuning import Point, SearchSpace
 from timetrial.workload import PyTree, Workload
 
 SETTINGS = ("dropout_rate", "label_smoothing")
+_MOST = 1 << 62
+"""Above what anybody counts."""
+_LARGEST_BATCH = 1 << 24
+_LARGEST_POINT = 4096
+"""Characters of JSON; more could carry what was learnt before anything is charged."""
 
 
 class Described(NamedTuple):
@@ -58,6 +65,8 @@ class Apart:
             try:
                 space = space_from_json(process.ask({"do": "space"}).get("space"))
                 point = choose(space)
+                if len(json.dumps(dict(point))) > _LARGEST_POINT:
+                    raise BrokenWire(f"a point of the search space takes more than {_LARGEST_POINT:,} characters")
                 answer = process.ask({"do": "hooks", "point": dict(point), "told": told})
                 return Described(point, space, bool(answer.get("hooks")), _size(answer.get("batch_size")))
             except BrokenWire as error:
@@ -116,6 +125,7 @@ class RemoteTrainer:
         self._repeated = 0.0
         self._resumed = False
         self._suspended = False
+        self._asked_seconds = 0.0
         self._exact = False
         self._ignored: tuple[str, ...] = ()
         purposes = ("init", "opt_state", "step", "eval_params", "select", "data", "eval_data")
@@ -189,6 +199,8 @@ class RemoteTrainer:
     # What a checkpoint asks for.
 
     def save(self) -> Checkpoint | None:
+        if self._clock == "seconds":
+            return None  # it would begin anew in any case, and this would give its process time that is not charged
         answer = self._ask({"do": "save"})
         try:
             numbers = answer.get("saved")
@@ -196,6 +208,7 @@ class RemoteTrainer:
                 return None
             if not isinstance(numbers, dict):
                 raise BrokenWire("a checkpoint without numbers")
+            numbers = {**numbers, **self._counts._asdict()}
             return Checkpoint(self._process.exchange.read(self._sent(answer.get("arrays"))), numbers)
         except BrokenWire as error:
             raise _nonsense(error) from None
@@ -222,15 +235,17 @@ class RemoteTrainer:
     def _ask(
         self, message: Mapping[str, Any], look: Callable[[], None] | None = None, every: float = 0.25
     ) -> dict[str, Any]:
+        began = time.monotonic()
         if self._suspended:
             self._process.resume()
         answer = self._process.ask(message, look=look, every=every)
         self._process.suspend()
         self._suspended = True
+        self._asked_seconds += time.monotonic() - began
         try:
             if "counts" in answer:
                 self._take(answer)
-        except (BrokenWire, KeyError, TypeError, ValueError) as error:
+        except (BrokenWire, KeyError, OverflowError, TypeError, ValueError) as error:
             raise _nonsense(error) from None
         return answer
 
@@ -238,12 +253,14 @@ class RemoteTrainer:
         """What the process says of itself; what cannot be true is refused."""
         step, examples = map(int, state["counts"])
         more = step - self._counts.step
-        if more < 0 or examples - self._counts.examples < more * self._default_batch_size:
+        used = examples - self._counts.examples
+        if more < 0 or used < more * self._default_batch_size or examples >= _MOST:
             raise BrokenWire(f"{step} steps cannot have used {examples} examples")
         self._counts = Counts(step, examples)
-        compile_seconds, data_seconds, self._repeated = (
+        compile_seconds, data_seconds, repeated = (
             float(x) if math.isfinite(x) and x >= 0 else 0.0 for x in (*state["meters"], state["repeated"])
         )
+        self._repeated = min(repeated, self._asked_seconds)
         self._meters = Meters(compile_seconds, data_seconds)
         self._exact = state["exact"] is True
         self._ignored = _strings(state["ignored"])
@@ -268,13 +285,13 @@ def _programs(data: Any) -> tuple[list[str], list[int]]:
 def _size(data: Any) -> int | None:
     if data is None:
         return None
-    if isinstance(data, bool) or not isinstance(data, int) or data < 1:
+    if isinstance(data, bool) or not isinstance(data, int) or not 1 <= data <= _LARGEST_BATCH:
         raise BrokenWire("no batch size")
     return data
 
 
 def _strings(data: Any) -> tuple[str, ...]:
-    if not isinstance(data, list) or not set(data) <= set(SETTINGS):
+    if not isinstance(data, list) or not all(name in SETTINGS for name in data):
         raise BrokenWire("no names of settings")
     return tuple(data)
 

@@ -23,6 +23,7 @@ from timetrial.errors import UserError
 from timetrial.tuning import Choice, Integers, LogUniform, SearchSpace, Uniform, check_search_space
 
 MAX_LINE = 1 << 20
+_MAX_AXES = 32
 _PAGE = mmap.PAGESIZE
 _COUNTS = struct.Struct("<qq")
 _STOP = _COUNTS.size
@@ -52,11 +53,13 @@ class Spec(NamedTuple):
         """From JSON; raises `BrokenWire`."""
         try:
             shape, dtype = data
-            found = Spec(tuple(int(n) for n in shape), jnp.dtype(str(dtype)).name)
-        except (TypeError, ValueError) as error:
+            found = Spec(tuple(int(n) for n in shape), str(dtype))
+            holds_numbers = jnp.issubdtype(found.dtype, np.number) or found.dtype == "bool"
+        except (OverflowError, TypeError, ValueError) as error:
             raise BrokenWire(f"no shape and dtype: {error}") from None
-        if any(n < 0 for n in found.shape) or jnp.dtype(found.dtype).hasobject or found.nbytes > 1 << 40:
-            raise BrokenWire(f"no array has the shape {found.shape} and the dtype {found.dtype}")
+        sizes_fit = len(found.shape) <= _MAX_AXES and all(0 <= n < 1 << 40 for n in found.shape)
+        if not (holds_numbers and sizes_fit and found.nbytes < 1 << 40):
+            raise BrokenWire("no array of numbers has such a shape and dtype")
         return found
 
 
@@ -91,7 +94,7 @@ class Pipe:
         line, _, self._rest = self._rest.partition(b"\n")
         try:
             message = json.loads(line)
-        except ValueError:
+        except (RecursionError, ValueError):
             raise BrokenWire("a message is no JSON") from None
         if not isinstance(message, dict):
             raise BrokenWire("a message is no JSON object")
@@ -183,5 +186,5 @@ def space_from_json(data: Any) -> SearchSpace:
         if isinstance(data, list):
             return check_search_space(data)
         return check_search_space({name: kinds[given.pop("kind")](**given) for name, given in data.items()})
-    except (AttributeError, KeyError, TypeError, UserError) as error:
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError, UserError) as error:
         raise BrokenWire(f"no search space: {error}") from None

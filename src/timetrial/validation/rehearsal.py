@@ -6,12 +6,12 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from timetrial.campaign import Campaign, Watcher, open_folder, run_campaign
-from timetrial.check.report import Report, Verdict, report_of
+from timetrial.check.report import Report, Status, Verdict, report_of
 from timetrial.check.static import check_static
 from timetrial.errors import UserError
 from timetrial.isolation.guard import Guard
@@ -22,7 +22,7 @@ from timetrial.record import EndLine
 from timetrial.ruleset import Ruleset
 from timetrial.worker import Job
 
-_STATUSES = {"pass", "warn", "fail"}
+_STATUSES: Mapping[str, Status] = {status: status for status in get_args(Status)}
 _CHECK_SECONDS = 1800
 _CHECK_POLICY = Policy(memory_bytes=16 << 30, file_bytes=1 << 30, seconds=_CHECK_SECONDS)
 _LONGEST = 4 << 20
@@ -106,17 +106,24 @@ def isolated_check(source: Source, workloads: Sequence[str], isolation: Isolatio
 
 def _verdicts(output: bytes, said: bytes) -> list[Verdict]:
     """The verdicts in a report that is not trusted to be one."""
-    names = {field.name for field in fields(Verdict)}
     try:
         found = json.loads(output[:_LONGEST])["verdicts"]
-        verdicts = [Verdict(**{k: v for k, v in item.items() if k in names and isinstance(v, str)}) for item in found]
-        if not verdicts or any(verdict.status not in _STATUSES for verdict in verdicts):
+        verdicts = [_verdict(item) for item in found]
+        if not verdicts:
             raise ValueError
     except (ValueError, KeyError, TypeError, AttributeError):
         lines = [line for line in said.decode(errors="replace").splitlines() if line.strip()]
         last = f"; it last said: {lines[-1][:300]}" if lines else ""
         return [Verdict(rule="dynamic rules", status="fail", message=f"the check was ended without a report{last}")]
     return verdicts
+
+
+def _verdict(item: Mapping[str, Any]) -> Verdict:
+    texts = {k: v for k, v in item.items() if k in ("workload", "where", "todo") and isinstance(v, str)}
+    status: Status | None = _STATUSES.get(item["status"])
+    if status is None:
+        raise ValueError
+    return Verdict(rule=str(item["rule"]), status=status, message=str(item["message"]), **texts)
 
 
 def rehearse(source: Source, ruleset: Ruleset, out: Path, isolation: Isolation, watcher: Watcher) -> list[Rehearsed]:
