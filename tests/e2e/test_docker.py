@@ -286,7 +286,7 @@ def test_a_shipped_submission_passes_its_rehearsal(tmp_path: Path, image: Isolat
 
 def test_a_campaign_gives_the_curves_that_it_gives_without_isolation(tmp_path: Path, image: Isolated):
     grid = ("run", "--ruleset", "smoke", "--submission", "adamw", "self_tuning", "--workload", "flights", "lobes")
-    curves: list[object] = []
+    curves: list[dict[tuple[str, str], object]] = []
     for name, more in (("here", ()), ("apart", ("--docker",))):
         ran = timetrial(*grid, "--out", name, *more, cwd=tmp_path)
         assert ran.returncode == 0, ran.stdout + ran.stderr

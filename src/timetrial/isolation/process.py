@@ -224,7 +224,7 @@ def _train_folder(workload: Workload, folder: Path) -> Path:
 
 
 def _seen_from_here(container: str) -> int | None:
-    """A container's first process, for signals: they take a hundredth of the time of Docker's commands, which is charged.
+    """A container's first process, for signals, which take a tenth of the time of Docker's commands: that is charged.
 
     None where it cannot be signalled: on Docker's own virtual machine, or as another user.
     """

@@ -92,10 +92,13 @@ def isolated_check(source: Source, workloads: Sequence[str], isolation: Isolatio
         path = f"{SUBMISSION}/{source.path.name}"
         module = ("-m", "timetrial", "check", path, "--format", "json", "--dynamic", "--workload", *workloads)
         words, environment = command(isolation, _CHECK_POLICY, mounts, module, name=name)
-        process = subprocess.Popen(
-            words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        with Guard(process, Path(scratch), container=name if isolation == "docker" else None):
+        container = name if isolation == "docker" else None
+        with (
+            subprocess.Popen(
+                words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
+            Guard(process, Path(scratch), container=container),
+        ):
             try:
                 output, said = process.communicate(timeout=_CHECK_SECONDS)
             except subprocess.TimeoutExpired:
