@@ -20,7 +20,7 @@ step() { printf '\n== %s (after %d s)\n' "$1" "$SECONDS"; }
 finish() {
   if [ -n "$daemon" ]; then
     kill "$daemon" && wait "$daemon" || true
-    umount "$scratch/exec/netns/default" || true
+    if mountpoint --quiet "$scratch/exec/netns/default"; then umount "$scratch/exec/netns/default"; fi
   fi
   if [ -z "${SCRATCH-}" ]; then rm -rf "$scratch"; fi
 }
@@ -31,7 +31,7 @@ if [ ! -f "$base" ]; then
   step "a base system"
   include=python3-minimal,python3-venv,python3-pip,ca-certificates
   if [ -w /dev/shm ]; then export TMPDIR=/dev/shm; fi
-  mmdebstrap --quiet --variant=minbase --include=$include bookworm "$base.part"
+  mmdebstrap --quiet --format=tar --variant=minbase --include=$include bookworm "$base.part"
   unset TMPDIR
   mv "$base.part" "$base"
 fi
