@@ -42,7 +42,10 @@ wheel-test: $(INSTALLED)  ## builds the wheel and runs a trial from it, outside 
 	tests/e2e/wheel.sh $(BIN)/python
 
 docker:  ## builds the image of `timetrial run --docker`; DOCKER_ARGS='--secret ...' goes to `docker build`
-	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --tag timetrial --build-arg BASE=$(BASE) --build-arg JAX=$(JAX) $(DOCKER_ARGS) .
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --tag timetrial \
+	  --build-arg BASE=$(BASE) --build-arg JAX=$(JAX) \
+	  --label org.opencontainers.image.version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	  --label org.opencontainers.image.revision=$$(git describe --always --dirty 2>/dev/null) $(DOCKER_ARGS) .
 
 docker-test: $(INSTALLED)  ## builds the image on a Docker daemon of its own, and tests it (as root, on Debian)
 	docker/test.sh $(BIN)/python

@@ -44,7 +44,7 @@ until docker version >/dev/null 2>&1; do
   kill -0 "$daemon" 2>/dev/null || { daemon=; skip "dockerd does not run here: $(tail -n 1 "$scratch/log")"; }
   sleep 0.2
 done
-docker import "$base" timetrial-base >/dev/null
+docker image inspect timetrial-base >/dev/null 2>&1 || docker import "$base" timetrial-base >/dev/null
 
 step "the image"
 arguments=--network=host

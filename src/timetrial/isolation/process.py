@@ -98,7 +98,10 @@ class Process:
         try:
             try:
                 ready = self.ask(first)
-            except SubmissionFailure as failure:  # before it has read any code of the submission
+            except SubmissionFailure as failure:
+                if failure.status != "error":
+                    raise
+                # It has not read any code of the submission yet.
                 raise UserError(f"the isolated process did not start: {failure}") from None
             self._compare(ready.get("ready"))
             self._first = _seen_from_here(self._name) if self._docker else self._process.pid
