@@ -13,6 +13,7 @@ done
 
 scratch=${SCRATCH:-$(mktemp -d)}
 mkdir -p "$scratch"
+scratch=$(realpath "$scratch")
 export PATH=/usr/bin:$PATH  # the docker command that came with the daemon
 export DOCKER_HOST=unix://$scratch/docker.sock
 daemon=

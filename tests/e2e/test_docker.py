@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import algoperf_toys
 import pytest
 from apart import POLICY, contained, curve
 from toy_trials import PICKY, SGD, custom, rules, run, write
@@ -77,6 +78,15 @@ def test_the_curve_is_the_same_bit_for_bit(tmp_path: Path, image: Isolated, text
     assert apart.end is not None
     assert apart.end.status == "budget", apart.end.message
     assert (apart.run.isolation, apart.run.trainer) == ("docker", how)
+    assert curve(apart) == curve(here)
+
+
+def test_the_curve_of_an_algoperf_submission_is_the_same_too(tmp_path: Path, image: Isolated):
+    source = algoperf_toys.write(tmp_path, algoperf_toys.JIT)
+    here, apart = run(tmp_path, source=source), run(tmp_path, source=source, isolated=image)
+
+    assert apart.end is not None
+    assert apart.end.status == "budget", apart.end.message
     assert curve(apart) == curve(here)
 
 
