@@ -22,7 +22,7 @@ _SECONDS = 120.0
 
 def image() -> str:
     """The name of the image."""
-    return os.environ.get("TIMETRIAL_IMAGE", IMAGE)
+    return os.environ.get("TIMETRIAL_IMAGE") or IMAGE
 
 
 def installed() -> dict[str, str]:
@@ -51,9 +51,10 @@ def require_image() -> None:
     except subprocess.TimeoutExpired:
         raise UserError(f"--docker: no container of {image()!r} answered within {_SECONDS:g} s") from None
     if done.returncode:
-        said = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("See 'docker")]
+        lines = [line for line in done.stderr.splitlines() if line.strip()] or ["it does not say why"]
+        said = next((line for line in lines if line.startswith("docker:")), lines[-1])
         raise UserError(
-            f"--docker cannot use the image {image()!r}: {said[-1] if said else 'no reason given'}; "
+            f"--docker cannot use the image {image()!r}: {said.removeprefix('docker: ')}; "
             "`make docker` in a checkout makes it (docker/README.md)"
         )
     if found := differing(installed(), json.loads(done.stdout)):
