@@ -34,7 +34,9 @@ def test_an_image_with_another_package_is_refused_by_name_and_version(docker: Pa
 
 def test_what_docker_says_is_passed_on(docker: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TIMETRIAL_IMAGE", "mine:2")
-    (docker / "failed").write_text("docker: Cannot connect to the Docker daemon.\n\nRun 'docker run --help' for more information\n")
+    (docker / "failed").write_text(
+        "docker: Cannot connect to the Docker daemon.\n\nRun 'docker run --help' for more information\n"
+    )
     with pytest.raises(UserError, match=r"'mine:2': Cannot connect to the Docker daemon\.; `make docker`"):
         require_image()
 
