@@ -13,15 +13,20 @@ PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(shell $(p) -c '$(USABLE)' >/de
 DEMO := runs/demo-$(shell date +%Y%m%d-%H%M%S)
 DEMO_SUBMISSIONS := nesterov adamw lion schedule_free_adamw
 
-.PHONY: demo test test-all slurm-test lint types wheel-test clean
+# The Docker image: BASE is any image with Python 3.11 and its venv, JAX is cpu or cuda12.
+BASE ?= python:3.11-slim
+JAX ?= cpu
+DOCKER_ARGS ?=
+
+.PHONY: demo test test-all slurm-test lint types wheel-test docker docker-test clean
 
 demo: $(INSTALLED)  ## four training algorithms on three workloads, and their leaderboard (about 5 minutes)
 	$(BIN)/timetrial run --ruleset demo $(DEMO_SUBMISSIONS:%=--submission %) --out $(DEMO)
 	$(BIN)/timetrial score $(DEMO) --allow-mixed --out $(DEMO)/scores
 	$(BIN)/timetrial report $(DEMO) --allow-mixed
 
-test: $(INSTALLED)  ## all but the slow tests; TESTS=tests/unit runs fewer
-	$(BIN)/python -m pytest -m 'not slow' $(TESTS)
+test: $(INSTALLED)  ## all but the slow tests and Docker's; TESTS=tests/unit runs fewer
+	$(BIN)/python -m pytest -m 'not slow and not docker' $(TESTS)
 
 test-all: $(INSTALLED) wheel-test  ## every test
 	$(BIN)/python -m pytest $(TESTS)
@@ -38,6 +43,15 @@ types: $(INSTALLED)
 
 wheel-test: $(INSTALLED)  ## builds the wheel and runs a trial from it, outside the checkout
 	tests/e2e/wheel.sh $(BIN)/python
+
+docker:  ## builds the image of `timetrial run --docker`; DOCKER_ARGS='--secret ...' goes to `docker build`
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --tag timetrial \
+	  --build-arg BASE=$(BASE) --build-arg JAX=$(JAX) \
+	  --label org.opencontainers.image.version=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	  --label org.opencontainers.image.revision=$$(git describe --always --dirty 2>/dev/null) $(DOCKER_ARGS) .
+
+docker-test: $(INSTALLED)  ## builds the image on a Docker daemon of its own, and tests it (as root, on Debian)
+	docker/test.sh $(BIN)/python
 
 $(INSTALLED): pyproject.toml hatch_build.py
 	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or newer with ensurepip found; try make PYTHON=/path/to/python' >&2; exit 1; }

@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 from timetrial.claims import LOCK_NAME, locked
 from timetrial.errors import UserError, unknown
+from timetrial.evidence import derived_targets, evidence_path
 from timetrial.instrument_log import Choice
 from timetrial.isolation.policy import Isolation
 from timetrial.loading import Source
 from timetrial.record import RECORD_NAME, RecordError, Status, read_record
-from timetrial.registry import SUBMISSION_FILE, base_of
+from timetrial.registry import SUBMISSION_FILE, base_of, shipped
 from timetrial.ruleset import Ruleset, WorkloadRules
 from timetrial.worker import Job
 
@@ -196,6 +197,21 @@ def has_result(job: Job) -> bool:
     except RecordError:
         return False
     return end is not None and end.status != "interrupted"
+
+
+def require_runnable(ruleset: Ruleset) -> None:
+    """Raises `UserError` where a workload has no grid, no horizon or no target, before anything is begun."""
+    if not all(rules.eval_every and rules.horizon_examples for rules in ruleset.workloads.values()):
+        raise UserError(
+            f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
+        )
+    for name, rules in ruleset.workloads.items():
+        evidence = evidence_path(shipped("workloads") / base_of(name), name)
+        if rules.target is None and derived_targets(evidence)[0] is None:
+            raise UserError(
+                f"workload {name!r} has no target yet: `timetrial target {name}` derives one; "
+                "until then name others with --workload"
+            )
 
 
 def restrict(

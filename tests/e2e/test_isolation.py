@@ -6,7 +6,7 @@ from pathlib import Path
 import algoperf_toys
 import pytest
 from apart import curve, sandboxed
-from toy_trials import SGD, custom, rules, run
+from toy_trials import PICKY, SGD, custom, rules, run
 from toys import toy_workload
 
 AVERAGED = """
@@ -24,13 +24,6 @@ TWO_GRADIENTS = custom("""
             return state, report
         state, report = jax.lax.scan(twice, state, None, length=2)
         return state, {"loss": report["loss"][-1]}
-""")
-PICKY = custom("""
-    def select(batches, state, key):
-        return next(batches) if state.step % 2 else Batch(*next(batches)).take(jnp.arange(8))
-    def on_eval(state, feedback):
-        return state._replace(params=[p * (1 - 0.01 * feedback.metrics["valid/loss"]) for p in state.params])
-    hooks = {"select": select, "on_eval": on_eval}
 """)
 
 

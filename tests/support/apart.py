@@ -22,6 +22,16 @@ def sandboxed(**changes: object) -> Isolated:
     return Isolated(**{**given, **changes})  # type: ignore[arg-type]
 
 
+def contained(**changes: object) -> Isolated:
+    """In a container, with the toy; skips where that cannot be."""
+    try:
+        require("docker")
+    except UserError as error:
+        pytest.skip(f"needs Docker and its image: {error}")
+    given = {"isolation": "docker", "policy": POLICY, "module": ("/code/0/toy_child.py",), "code": (_HERE,)}
+    return Isolated(**{**given, **changes})  # type: ignore[arg-type]
+
+
 def curve(record: object) -> list[object]:
     """What two trials must have alike: steps, examples and metrics of each eval."""
     return [(line.step, line.examples, dict(line.metrics)) for line in record.evals]  # type: ignore[attr-defined]

@@ -7,17 +7,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timetrial.campaign import FAILURES, Campaign, has_result, open_folder, restrict
+from timetrial.campaign import FAILURES, Campaign, has_result, open_folder, require_runnable, restrict
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
-from timetrial.evidence import derived_targets, evidence_path
 from timetrial.instrument_log import SETS, Choice
 from timetrial.isolation.policy import add_isolation, require
 from timetrial.launchers import slurm
 from timetrial.launchers.local import RETRIES, run_campaign
 from timetrial.launchers.shares import shares
 from timetrial.loading import find_source
-from timetrial.registry import base_of, shipped, submission_names
+from timetrial.registry import submission_names
 from timetrial.ruleset import Ruleset, load_ruleset
 
 if TYPE_CHECKING:
@@ -94,18 +93,7 @@ def run(args: argparse.Namespace) -> int:
         trials=args.trials,
         points=args.points,
     )
-    bases = {name: base_of(name) for name in ruleset.workloads}
-    if not all(rules.eval_every and rules.horizon_examples for rules in ruleset.workloads.values()):
-        raise UserError(
-            f"ruleset {ruleset.name!r} is for scoring logs: it gives its workloads no eval grid and horizon"
-        )
-    for name, rules in ruleset.workloads.items():
-        evidence = evidence_path(shipped("workloads") / bases[name], name)
-        if rules.target is None and derived_targets(evidence)[0] is None:
-            raise UserError(
-                f"workload {name!r} has no target yet: `timetrial target {name}` derives one; "
-                "until then name others with --workload"
-            )
+    require_runnable(ruleset)
     sources = tuple(find_source(name) for name in names)
     console = Console(stderr=args.format == "json")
     on_cluster = args.launcher == "slurm"

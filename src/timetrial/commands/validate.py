@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timetrial.campaign import restrict
+from timetrial.campaign import require_runnable, restrict
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.isolation.policy import add_isolation, require
@@ -104,7 +104,9 @@ def _rehearsed(args: argparse.Namespace, out: Path, *, bundle: Path | None) -> i
 
 
 def _ruleset(args: argparse.Namespace) -> Ruleset:
-    return restrict(load_ruleset(args.ruleset), workloads=args.workload)
+    ruleset = restrict(load_ruleset(args.ruleset), workloads=args.workload)
+    require_runnable(ruleset)
+    return ruleset
 
 
 def _write(bundle: Path, source: Source, ruleset: Ruleset, out: Path, check: Any, trials: Any, isolation: str) -> None:

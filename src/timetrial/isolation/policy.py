@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Literal
 
 from timetrial.errors import UserError
+from timetrial.isolation.image import image, require_image
 
 Isolation = Literal["none", "sandbox", "docker"]
 SUBMISSION = "/submission"
 TRAIN = "/train"
 EXCHANGE = "/exchange"
 """Where the child finds the submission, the training rows and the file for arrays."""
-IMAGE = "timetrial"
-"""The Docker image, unless $TIMETRIAL_IMAGE names another; `make docker` makes it."""
 _TRANSIENT_USERS = range(61184, 65520)
 """User ids that systemd sets aside for users that exist as long as a process does."""
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ld.so.cache", "/etc/alternatives")
@@ -82,6 +81,7 @@ def require(isolation: Isolation) -> None:
         _tool("prlimit", "--sandbox needs prlimit: apt-get install util-linux")
     elif isolation == "docker":
         _tool("docker", "--docker needs Docker (https://docs.docker.com/engine/install/), or use --sandbox")
+        require_image()
 
 
 def add_isolation(parser: argparse.ArgumentParser) -> None:
@@ -154,10 +154,12 @@ def _kept_to_become_another() -> list[str]:
 def _docker(policy: Policy, mounts: Mounts, module: Sequence[str], name: str) -> list[str]:
     memory = f"{policy.memory_bytes}b"
     words = [_tool("docker", "docker is not installed"), "run", "--rm", "--interactive", "--name", name]
+    words += ["--pull", "never", "--log-driver", "none"]  # or all that it prints is kept on the host's disk
     words += ["--network", "none", "--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges"]
     words += ["--memory", memory, "--memory-swap", memory, "--pids-limit", str(policy.processes)]
     words += ["--user", f"{_user()}:{_user()}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"]
     words += ["--ulimit", "core=0", "--ulimit", f"fsize={policy.file_bytes}", "--ulimit", f"data={policy.memory_bytes}"]
+    words += _same_cores()
     words += ["--shm-size", str(64 << 20), "--workdir", "/tmp"]
     words += ["--tmpfs", f"/tmp:rw,nosuid,nodev,size={policy.scratch_bytes}"]
     for inside, outside in mounts.read_only().items():
@@ -170,8 +172,15 @@ def _docker(policy: Policy, mounts: Mounts, module: Sequence[str], name: str) ->
         environment["PYTHONPATH"] = ":".join(f"/code/{number}" for number in range(len(mounts.code)))
     for key, value in environment.items():
         words += ["--env", f"{key}={value}"]
-    words += ["--entrypoint", "timeout", os.environ.get("TIMETRIAL_IMAGE", IMAGE)]
+    words += ["--entrypoint", "timeout", image()]
     return [*words, "-s", "KILL", str(int(policy.seconds) + 1), "python", "-P", *module]
+
+
+def _same_cores() -> list[str]:
+    """A container is no child of ours, and does not inherit the cores that we were given."""
+    if not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) == os.cpu_count():
+        return []
+    return ["--cpuset-cpus", ",".join(map(str, sorted(os.sched_getaffinity(0))))]
 
 
 def owner() -> tuple[int, int] | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +19,8 @@ import numpy as np
 
 from timetrial import machine
 from timetrial.errors import UserError
+from timetrial.isolation.guard import Guard
+from timetrial.isolation.image import MUST_AGREE, differing
 from timetrial.isolation.policy import Isolation, Mounts, Policy, command, owner
 from timetrial.isolation.wire import BrokenWire, Exchange, Pipe
 from timetrial.judge import SubmissionFailure
@@ -31,8 +32,6 @@ _LOG_BYTES = 1 << 20
 """Of what a submission prints, at most, that is kept."""
 _SUSPEND_SECONDS = 5.0
 """After which a process that still runs is one whose processes wake each other."""
-_MUST_AGREE = ("timetrial", "jax", "jaxlib", "flax", "numpy")
-"""Packages whose versions both sides need alike: in a container they are the image's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,11 +81,12 @@ class Process:
         self._process = subprocess.Popen(
             words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
+        self._guard = Guard(self._process, self._folder, container=self._name if self._docker else None)
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         assert self._process.stderr is not None
         self._said: list[bytes] = []
-        threading.Thread(target=_drain, args=(self._process.stderr, self._said), daemon=True).start()
+        threading.Thread(target=drain, args=(self._process.stderr, self._said, _LOG_BYTES), daemon=True).start()
         self._pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
         first = {
             "workload": workload.name,
@@ -96,8 +96,15 @@ class Process:
             "platform": platform,
         }
         try:
-            ready = self.ask(first)
+            try:
+                ready = self.ask(first)
+            except SubmissionFailure as failure:
+                if failure.status != "error":
+                    raise
+                # It has not read any code of the submission yet.
+                raise UserError(f"the isolated process did not start: {failure}") from None
             self._compare(ready.get("ready"))
+            self._first = _seen_from_here(self._name) if self._docker else self._process.pid
         except BaseException:
             self.close()
             raise
@@ -136,20 +143,20 @@ class Process:
 
     def suspend(self) -> None:
         """Stops it and all that it has started, until `resume`; raises `SubmissionFailure` where something runs on."""
-        if self._docker:
+        if self._first is None:
             self._docker_does("pause")
             return
         until = time.monotonic() + _SUSPEND_SECONDS
-        while running := [pid for pid in _descendants(self._process.pid) if _runs(pid)]:
+        while running := [pid for pid in _descendants(self._first) if _runs(pid)]:
             if time.monotonic() >= until:
                 raise SubmissionFailure("error", "the submission's process cannot be suspended")
             _signal(running, signal.SIGSTOP)
 
     def resume(self) -> None:
-        if self._docker:
+        if self._first is None:
             self._docker_does("unpause")
             return
-        _signal(_descendants(self._process.pid), signal.SIGCONT)
+        _signal(_descendants(self._first), signal.SIGCONT)
 
     def said(self) -> str:
         """What it wrote on standard error, the beginning of it."""
@@ -160,17 +167,13 @@ class Process:
         if self._closed:
             return
         self._closed = True
-        if self._docker and self._process.poll() is None:
-            self._docker_does("kill")
-        self._process.kill()  # what runs under bubblewrap dies with it
-        self._process.wait()
+        self._guard.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
                     pipe.close()
         sys.stderr.write(self.said())
         self.exchange.close()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def _death(self, error: BrokenWire) -> SubmissionFailure:
         """What its end, or its nonsense, means for the trial."""
@@ -189,19 +192,13 @@ class Process:
         return SubmissionFailure("error", f"the submission ended its process (exit code {code}){last}")
 
     def _compare(self, theirs: Any) -> None:
-        ours = machine.packages()
-        found = theirs if isinstance(theirs, dict) else {}
-        differing = [
-            f"{n} {ours.get(n)} here, {found.get(n)} there" for n in _MUST_AGREE if ours.get(n) != found.get(n)
-        ]
-        if differing:
-            raise UserError(
-                f"the isolated process has other packages: {'; '.join(differing)}; `make docker` makes the image"
-            )
+        ours = {name: version for name, version in machine.packages().items() if name in MUST_AGREE}
+        if found := differing(ours, theirs if isinstance(theirs, dict) else {}):
+            raise UserError(f"the isolated process has other packages: {found}; `make docker` makes the image")
 
     def _docker_does(self, verb: str) -> None:
         done = subprocess.run(("docker", verb, self._name), capture_output=True, text=True)
-        if done.returncode and verb != "kill":
+        if done.returncode:
             raise SubmissionFailure("error", f"docker {verb}: {_printable(done.stderr)}")
 
 
@@ -227,6 +224,21 @@ def _train_folder(workload: Workload, folder: Path) -> Path:
     for name, rows in workload.split("train").items():
         np.save(folder / f"{name}.npy", rows, allow_pickle=False)
     return folder
+
+
+def _seen_from_here(container: str) -> int | None:
+    """A container's first process, for signals, which take a tenth of the time of Docker's commands: that is charged.
+
+    None where it cannot be signalled: on Docker's own virtual machine, or as another user.
+    """
+    words = ("docker", "inspect", "--format", "{{.State.Pid}} {{.Id}}", container)
+    try:
+        said = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+        pid, identifier = said.split()
+        os.kill(int(pid), 0)
+        return int(pid) if identifier in Path(f"/proc/{pid}/cgroup").read_text() else None
+    except (OSError, ValueError, subprocess.CalledProcessError):
+        return None
 
 
 def _descendants(pid: int) -> list[int]:
@@ -256,13 +268,13 @@ def _signal(pids: Sequence[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def _drain(pipe: IO[bytes], said: list[bytes]) -> None:
-    """Reads all, so that nobody waits, and keeps the beginning."""
+def drain(pipe: IO[bytes], said: list[bytes], at_most: int) -> None:
+    """Reads all, so that nobody waits, and keeps the beginning: `at_most` bytes."""
     kept = 0
     with pipe:
         while data := os.read(pipe.fileno(), 1 << 16):
-            if kept < _LOG_BYTES:
-                said.append(data[: _LOG_BYTES - kept])
+            if kept < at_most:
+                said.append(data[: at_most - kept])
                 kept += len(data)
 
 

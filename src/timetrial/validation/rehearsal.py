@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,9 @@ from timetrial.campaign import Campaign, open_folder
 from timetrial.check.report import Report, Status, Verdict, report_of
 from timetrial.check.static import check_static
 from timetrial.errors import UserError
+from timetrial.isolation.guard import Guard
 from timetrial.isolation.policy import SUBMISSION, Isolation, Mounts, Policy, command, owner, require
-from timetrial.isolation.process import readable_copy
+from timetrial.isolation.process import drain, readable_copy
 from timetrial.launchers.local import Watcher, run_campaign
 from timetrial.loading import Source
 from timetrial.record import EndLine
@@ -92,19 +94,26 @@ def isolated_check(source: Source, workloads: Sequence[str], isolation: Isolatio
         path = f"{SUBMISSION}/{source.path.name}"
         module = ("-m", "timetrial", "check", path, "--format", "json", "--dynamic", "--workload", *workloads)
         words, environment = command(isolation, _CHECK_POLICY, mounts, module, name=name)
-        report, said = Path(scratch) / "report", Path(scratch) / "said"
-        try:
-            with report.open("wb") as out, said.open("wb") as errors:  # files, whose size the policy bounds
-                subprocess.run(words, env=environment, stdout=out, stderr=errors, timeout=_CHECK_SECONDS)
-        except subprocess.TimeoutExpired:
-            failed = Verdict(rule="dynamic rules", status="fail", message=f"no report within {_CHECK_SECONDS} s")
-            return report_of(source, [*verdicts, failed])
-        return report_of(source, [*verdicts, *_verdicts(_beginning(report), _beginning(said))])
-
-
-def _beginning(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(_LONGEST)
+        container = name if isolation == "docker" else None
+        kept: tuple[list[bytes], list[bytes]] = ([], [])
+        with (
+            subprocess.Popen(
+                words, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            ) as process,
+            Guard(process, Path(scratch), container=container),
+        ):
+            pipes = zip((process.stdout, process.stderr), kept, strict=True)
+            readers = [threading.Thread(target=drain, args=(pipe, into, _LONGEST), daemon=True) for pipe, into in pipes]
+            for reader in readers:
+                reader.start()
+            try:
+                process.wait(_CHECK_SECONDS)
+            except subprocess.TimeoutExpired:
+                failed = Verdict(rule="dynamic rules", status="fail", message=f"no report within {_CHECK_SECONDS} s")
+                return report_of(source, [*verdicts, failed])
+            for reader in readers:
+                reader.join()
+    return report_of(source, [*verdicts, *_verdicts(b"".join(kept[0]), b"".join(kept[1]))])
 
 
 def _verdicts(output: bytes, said: bytes) -> list[Verdict]:
