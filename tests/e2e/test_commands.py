@@ -72,7 +72,7 @@ def test_the_same_seed_gives_the_same_record_in_another_process(campaign, tmp_pa
         (("-s", "adamw", "-r", "smok"), "no ruleset 'smok'; did you mean 'smoke'"),
         (("-s", "adamw", "-r", "smoke", "-w", "flight"), "no workload 'flight'; did you mean 'flights'"),
         (("-s", "adamw", "-r", "smoke", "--studies", "0"), "--studies must be at least 1, not 0"),
-        (("-s", "adamw", "-r", "algoperf-v06-external"), "no workload 'criteo1tb'"),
+        (("-s", "adamw", "-r", "algoperf-v06-external"), "ruleset 'algoperf-v06-external' is for scoring logs"),
         (("-s", "adamw", "-r", "smoke", "--out", "/proc/none"), "cannot write to /proc/none"),
     ],
 )
