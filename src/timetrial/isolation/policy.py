@@ -9,6 +9,7 @@ import argparse
 import os
 import resource
 import shutil
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -79,9 +80,22 @@ def require(isolation: Isolation) -> None:
         if os.geteuid() == 0:
             _tool("setpriv", "--sandbox as root needs setpriv: apt-get install util-linux")
         _tool("prlimit", "--sandbox needs prlimit: apt-get install util-linux")
+        _try_bubblewrap()
     elif isolation == "docker":
         _tool("docker", "--docker needs Docker (https://docs.docker.com/engine/install/), or use --sandbox")
         require_image()
+
+
+def _try_bubblewrap() -> None:
+    """Raises `UserError` where bubblewrap is there and the system does not let it work."""
+    words = [*_namespaces(), "--ro-bind", "/", "/", "--proc", "/proc", "--dev", "/dev", "true"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[0]
+        raise UserError(
+            f"--sandbox needs bubblewrap to be allowed to make namespaces here; it says: {said}. "
+            "Allow user namespaces (sysctl kernel.unprivileged_userns_clone, AppArmor), or use --docker"
+        )
 
 
 def add_isolation(parser: argparse.ArgumentParser) -> None:
@@ -104,11 +118,7 @@ def _tool(name: str, message: str) -> str:
 
 def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[str]:
     root = os.geteuid() == 0
-    words = [_tool("bwrap", "bubblewrap is not installed"), "--unshare-ipc", "--unshare-pid", "--unshare-net"]
-    words += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv"]
-    words += ["--cap-drop", "ALL"]
-    # As root no user namespace is needed to set all this up; then the process becomes another user.
-    words += _kept_to_become_another() if root else ["--unshare-user", "--disable-userns"]
+    words = _namespaces()
     words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     words += ["--size", str(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
     words += ["--size", str(policy.scratch_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
@@ -135,6 +145,14 @@ def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[s
     words += [_tool("prlimit", "prlimit is not installed"), "--core=0"]
     words += [f"--{name}={_allowed(name, value)}" for name, value in _limits(policy).items()]
     return [*words, sys.executable, "-P", *module]
+
+
+def _namespaces() -> list[str]:
+    words = [_tool("bwrap", "bubblewrap is not installed"), "--unshare-ipc", "--unshare-pid", "--unshare-net"]
+    words += ["--unshare-uts", "--unshare-cgroup-try", "--die-with-parent", "--new-session", "--clearenv"]
+    words += ["--cap-drop", "ALL"]
+    # As root no user namespace is needed to set all this up; then the process becomes another user.
+    return words + (_kept_to_become_another() if os.geteuid() == 0 else ["--unshare-user", "--disable-userns"])
 
 
 def _limits(policy: Policy) -> dict[str, int]:
