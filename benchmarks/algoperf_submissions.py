@@ -42,7 +42,7 @@ def try_on(source: Source, workloads: list[str], steps: int) -> Iterator[dict[st
     from timetrial.failures import submission_code
     from timetrial.judge import SubmissionFailure
     from timetrial.problem import make_task
-    from timetrial.trial import importable, make_trainer
+    from timetrial.trainers import importable, make_trainer
     from timetrial.tuning import default_point
 
     mesh = Mesh.local()

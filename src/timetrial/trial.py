@@ -3,34 +3,25 @@
 import contextlib
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from timetrial import machine
-from timetrial.algoperf.names import algoperf_names, restored_names
-from timetrial.algoperf.trainer import AlgoPerfEntry, AlgoPerfTrainer
+from timetrial.algoperf.names import restored_names
 from timetrial.checkpoint import FOLDER, discard
-from timetrial.compilation import forget_cache
 from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.evaluate import Evaluator
-from timetrial.failures import submission_code
 from timetrial.fingerprint import fingerprint
 from timetrial.instrument_log import Choice
 from timetrial.instruments.observer import Observer
-from timetrial.isolation.exported import ExportedEntry
 from timetrial.isolation.process import Isolated
-from timetrial.isolation.remote import Apart, RemoteTrainer, Tracer
+from timetrial.isolation.remote import RemoteTrainer
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
-from timetrial.loading import SOURCE_FOLDER, Loaded, Source, load
+from timetrial.loading import SOURCE_FOLDER, Source
 from timetrial.noise import NoiseMeter
-from timetrial.problem import WorkloadProblem, make_task
-from timetrial.programs import Entry, Prepared
 from timetrial.record import (
     RECORD_NAME,
     EndLine,
@@ -43,9 +34,8 @@ from timetrial.record import (
 )
 from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
-from timetrial.submission import Task
-from timetrial.trainer import PureTrainer
-from timetrial.tuning import Point, SearchSpace, prescribed_point, traced_names
+from timetrial.trainers import Setting, apart, here, importable
+from timetrial.tuning import Point, SearchSpace, prescribed_point
 from timetrial.workload import Workload
 
 
@@ -137,14 +127,15 @@ def run_trial(
     )
     announce(header)
     resume = _take_up(folder, header)
-    setting = _Setting(
+    setting = Setting(
         workload=workload,
         source=source,
-        ruleset=ruleset,
-        trial=trial,
+        clock=ruleset.clock,
         mesh=mesh,
         horizon_examples=rules.horizon_examples,
         told=bool(header.told),
+        seed=lambda purpose: _seed(trial, workload.name, purpose),
+        choose=lambda space: _point(source, space, ruleset, workload.name, trial),
         now=now,
     )
     with contextlib.ExitStack() as stack:
@@ -153,9 +144,9 @@ def run_trial(
         try:
             if isolated is None:
                 stack.enter_context(importable(source))
-                ready = _here(setting)
+                ready = here(setting)
             else:
-                ready = _apart(setting, isolated, stack)
+                ready = apart(setting, isolated, stack)
         except SubmissionFailure as failure:
             if not resume:
                 writer.run(header)
@@ -178,7 +169,7 @@ def run_trial(
                 workload,
                 instruments,
                 folder,
-                seed=seed_of(trial.seed, workload.name, trial.study, trial.trial, "instruments"),
+                seed=setting.seed("instruments"),
                 mesh=mesh,
                 now=now,
                 resume=resume,
@@ -210,177 +201,6 @@ def run_trial(
             if observer is not None:
                 observer.close()
             trainer.close()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Setting:
-    """What a trial is about, whoever runs the submission's code."""
-
-    workload: Workload
-    source: Source
-    ruleset: Ruleset
-    trial: Trial
-    mesh: Mesh
-    horizon_examples: int
-    told: bool
-    """Whether the submission is told the workload's name."""
-    now: Callable[[], float]
-
-    def seed(self, purpose: str) -> int:
-        return seed_of(self.trial.seed, self.workload.name, self.trial.study, self.trial.trial, purpose)
-
-    @property
-    def about(self) -> dict[str, int]:
-        """What a task says beside the workload."""
-        return {
-            "horizon_examples": self.horizon_examples,
-            "device_count": self.mesh.size,
-            "device_memory_bytes": self.mesh.memory_bytes,
-        }
-
-    @property
-    def task(self) -> Task:
-        return make_task(self.workload, **self.about)
-
-    @property
-    def exact_examples(self) -> bool:
-        return self.ruleset.clock == "examples"
-
-    @property
-    def before_start(self) -> Callable[[], None] | None:
-        return forget_cache if self.ruleset.clock == "seconds" else None
-
-
-class _Ready(NamedTuple):
-    """A submission that is about to be tried."""
-
-    hparams: Point
-    how: Literal["python", "program", "process"]
-    build: Callable[[], PureTrainer | AlgoPerfTrainer | RemoteTrainer]
-
-
-def _here(setting: _Setting) -> _Ready:
-    """The submission's code is loaded and run in this process; raises `SubmissionFailure`."""
-    source = setting.source
-    with submission_code("import", source.folder):
-        loaded = load(source)
-        hparams = _point(setting, loaded.search_space)
-        batch_size = loaded.module.get_batch_size(setting.workload.name) if setting.told else None
-    build = partial(
-        make_trainer,
-        source,
-        lambda: loaded,
-        hparams,
-        setting.workload,
-        setting.task,
-        batch_size=batch_size,
-        seed=setting.seed,
-        mesh=setting.mesh,
-        now=setting.now,
-        exact_examples=setting.exact_examples,
-        before_start=setting.before_start,
-    )
-    return _Ready(hparams, "python", build)
-
-
-def _apart(setting: _Setting, isolated: Isolated, stack: contextlib.ExitStack) -> _Ready:
-    """The submission's code runs in processes of its own, which `stack` ends; raises `SubmissionFailure`."""
-    workload, mesh = setting.workload, setting.mesh
-    apart = Apart(isolated, setting.source, workload, setting.about)
-
-    def choose(space: SearchSpace) -> Point:
-        with submission_code("import", None):
-            return _point(setting, space)
-
-    described = apart.describe(choose, told=workload.name if setting.told else None)
-    process = apart.start(needs_data=described.hooks)
-    stack.callback(process.close)
-    if described.hooks:
-        build = partial(
-            RemoteTrainer,
-            process,
-            workload,
-            described,
-            seed=setting.seed,
-            mesh=mesh,
-            clock=setting.ruleset.clock,
-            file_bytes=isolated.policy.file_bytes,
-        )
-        return _Ready(described.point, "process", build)
-    scalars = {name: described.point[name] for name in traced_names(described.space)}
-    tracer = Tracer(process, described.point, mesh.size)
-    entry = ExportedEntry(tracer.trace, workload, scalars, platform=apart.platform)
-    build = partial(
-        PureTrainer,
-        workload,
-        entry,
-        setting.task,
-        seed=setting.seed,
-        mesh=mesh,
-        now=setting.now,
-        exact_examples=setting.exact_examples,
-        before_start=setting.before_start,
-    )
-    return _Ready(described.point, "program", build)
-
-
-def importable(source: Source) -> AbstractContextManager[None]:
-    """Within it the submission may be loaded and run."""
-    return algoperf_names(source) if source.api == "algoperf" else nullcontext()
-
-
-def make_trainer(
-    source: Source,
-    load: Callable[[], Loaded],
-    hparams: Point,
-    workload: Workload,
-    task: Task,
-    *,
-    seed: Callable[[str], int],
-    mesh: Mesh,
-    now: Callable[[], float],
-    exact_examples: bool,
-    before_start: Callable[[], None] | None = None,
-    batch_size: int | None = None,
-) -> PureTrainer | AlgoPerfTrainer:
-    """The trainer for what the submission is written for; `batch_size` is for AlgoPerf's, None for the default.
-
-    `load` is called as the trainer starts, within what is charged.
-    """
-    if source.api == "algoperf":
-        own = AlgoPerfEntry(
-            load=lambda: load().module,
-            folder=source.folder,
-            hparams=None if source.self_tuning else hparams,
-            per_device=source.uses_pmap,
-            batch_size=batch_size,
-        )
-        return AlgoPerfTrainer(workload, own, task, seed=seed, mesh=mesh, now=now, before_start=before_start)
-    return PureTrainer(
-        workload,
-        _LoadedEntry(source.folder, load, hparams),
-        task,
-        seed=seed,
-        mesh=mesh,
-        now=now,
-        exact_examples=exact_examples,
-        before_start=before_start,
-    )
-
-
-@dataclass(frozen=True)
-class _LoadedEntry:
-    """A submission that is loaded as it starts; a `timetrial.programs.Origin`."""
-
-    folder: Path
-    load: Callable[[], Loaded]
-    hparams: Point
-
-    def prepare(self, problem: WorkloadProblem, task: Task) -> Prepared:
-        loaded = self.load()
-        return Entry(
-            make=loaded.make, folder=self.folder, hparams=self.hparams, traced=traced_names(loaded.search_space)
-        ).prepare(problem, task)
 
 
 def _told_the_name(source: Source, workload: Workload) -> bool:
@@ -415,15 +235,18 @@ def _take_up(folder: Path, header: RunHeader) -> bool:
     return False
 
 
-def _point(setting: _Setting, space: SearchSpace) -> Point:
+def _seed(trial: Trial, workload: str, purpose: str) -> int:
+    return seed_of(trial.seed, workload, trial.study, trial.trial, purpose)
+
+
+def _point(source: Source, space: SearchSpace, ruleset: Ruleset, workload: str, trial: Trial) -> Point:
     """The trial's hyperparameters: the same points for each trial number of a study, whoever runs it."""
-    trial, source = setting.trial, setting.source
     if trial.point is not None:
         return trial.point
     if trial.self_tuning:
         if space:
             raise UserError("SEARCH_SPACE must be assigned at the top level of the file, not inside a block")
         return {}
-    seed = seed_of(trial.seed, setting.workload.name, trial.study, None, "tuning")
-    tuning = setting.ruleset.tuning(self_tuning=False)
+    seed = seed_of(trial.seed, workload, trial.study, None, "tuning")
+    tuning = ruleset.tuning(self_tuning=False)
     return prescribed_point(space, tuning, trial=trial.trial, seed=seed, longer_lists=source.api == "algoperf")

@@ -15,7 +15,7 @@ from timetrial.devices import Mesh
 from timetrial.loading import find_source, load
 from timetrial.problem import make_task
 from timetrial.registry import load_workload
-from timetrial.trial import importable, make_trainer
+from timetrial.trainers import importable, make_trainer
 from timetrial.tuning import default_point
 
 STEPS = 20

@@ -51,7 +51,6 @@ def bundle(tmp_path: Path, *, isolation: str = "sandbox", workloads: Any = RULES
         check=report_of(source, check_static(source)).to_json(),
         trials=[],
         isolation=isolation,
-        passed=True,
     )
     return path
 
@@ -121,9 +120,7 @@ def test_a_source_that_breaks_a_static_rule_is_found_although_its_report_says_ot
     record(tmp_path / "rehearsal", source, "lobes")
     path = tmp_path / "mine.zip"
     report = {"sha256": source.sha256, "verdicts": [{"rule": "imports", "status": "pass"}]}
-    write_bundle(
-        path, source, RULESET, tmp_path / "rehearsal", check=report, trials=[], isolation="sandbox", passed=True
-    )
+    write_bundle(path, source, RULESET, tmp_path / "rehearsal", check=report, trials=[], isolation="sandbox")
 
     assert "submission.py:1" in broken(tmp_path, path)["static rules"]
 

@@ -25,6 +25,7 @@ from timetrial.instrument_log import Choice, Log, read_log
 from timetrial.isolation.remote import RemoteTrainer
 from timetrial.judge import Counts, Judge
 from timetrial.record import RunRecord, read_record
+from timetrial.trainers import Ready
 from timetrial.trial import Trial, run_trial
 
 pytestmark = pytest.mark.usefixtures("keep_programs", "quick_compilation")
@@ -263,8 +264,8 @@ def test_of_an_algoperf_submission_the_parameters_are_seen_and_all_else_is_absen
 
 
 def test_a_submission_in_a_process_of_its_own_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    remote = trial._Ready({}, "process", lambda: RemoteTrainer.__new__(RemoteTrainer))
-    monkeypatch.setattr(trial, "_here", lambda setting: remote)
+    remote = Ready({}, "process", lambda: RemoteTrainer.__new__(RemoteTrainer))
+    monkeypatch.setattr(trial, "here", lambda setting: remote)
     with pytest.raises(UserError, match="leave out --instruments"):
         train(tmp_path / "out", SGD, Choice(set="basic", every=1))
 

@@ -12,7 +12,8 @@ import numpy as np
 from timetrial import variants
 from timetrial.check.canary import canary
 from timetrial.check.disguise import disguised, likeness
-from timetrial.check.rehearsal import (
+from timetrial.check.report import Verdict
+from timetrial.check.steps import (
     STEPS,
     Census,
     Leg,
@@ -25,14 +26,13 @@ from timetrial.check.rehearsal import (
     rehearsing,
     same,
 )
-from timetrial.check.report import Verdict
 from timetrial.devices import Mesh
 from timetrial.failures import submission_code
 from timetrial.judge import SubmissionFailure
 from timetrial.loading import Loaded, Source, load
 from timetrial.registry import workload_names
 from timetrial.trainer import PureTrainer
-from timetrial.trial import importable
+from timetrial.trainers import importable
 from timetrial.tuning import Point, default_point, halton_points, traced_names
 from timetrial.workload import Workload
 

@@ -1,4 +1,4 @@
-"""`timetrial validate` and `timetrial submit`: the official rehearsal, and the bundle that it makes."""
+"""`timetrial validate`: the official rehearsal, as `timetrial submit` has it too."""
 
 import argparse
 import tempfile
@@ -33,34 +33,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Rehearses, and says whether the submission is ready to be handed in."""
     with tempfile.TemporaryDirectory(prefix="timetrial-rehearsal-") as scratch:
-        return _rehearsed(args, Path(scratch) / "rehearsal", bundle=None)
+        return rehearsed(args, Path(scratch) / "rehearsal", bundle=None)
 
 
-def add_submit_arguments(parser: argparse.ArgumentParser) -> None:
-    add_arguments(parser)
-    parser.add_argument("--out", "-o", type=Path, metavar="FILE", help="the bundle (default: NAME.zip)")
-
-
-def run_submit(args: argparse.Namespace) -> int:
-    """Rehearses, and writes the bundle where all is well."""
-    source = find_source(args.path)
-    bundle = args.out or Path(f"{source.name}.zip")
-    if bundle.exists():
-        raise UserError(f"{bundle} exists; name another file with --out")
-    if not bundle.parent.is_dir():
-        raise UserError(f"{bundle.parent} is no folder; name a file in one with --out")
-    with tempfile.TemporaryDirectory(prefix="timetrial-rehearsal-") as scratch:
-        return _rehearsed(args, Path(scratch) / "rehearsal", bundle=bundle)
-
-
-def _rehearsed(args: argparse.Namespace, out: Path, *, bundle: Path | None) -> int:
+def rehearsed(args: argparse.Namespace, out: Path, *, bundle: Path | None) -> int:
+    """Checks and rehearses the submission, says how it went, and writes the bundle where all is well."""
     from rich.console import Console
 
     from timetrial.validation.rehearsal import best_isolation, isolated_check, rehearsal_rules, rehearse, to_json
 
     source, ruleset = find_source(args.path), _ruleset(args)
-    isolation = args.isolation if args.isolation != "none" else best_isolation()
-    require(isolation)
+    isolation = args.isolation
+    if isolation == "none":
+        isolation = best_isolation()
+    else:
+        require(isolation)
     if not 0 < args.fraction <= 1:
         raise UserError(f"--fraction must be above 0 and at most 1, not {args.fraction:g}")
     console = Console(stderr=args.format == "json")
@@ -113,7 +100,7 @@ def _write(bundle: Path, source: Source, ruleset: Ruleset, out: Path, check: Any
     from timetrial.validation.bundle import write_bundle
 
     try:
-        write_bundle(bundle, source, ruleset, out, check=check, trials=trials, isolation=isolation, passed=True)
+        write_bundle(bundle, source, ruleset, out, check=check, trials=trials, isolation=isolation)
     except OSError as error:
         raise UserError(f"cannot write {bundle}: {error.strerror}") from None
 

@@ -27,7 +27,7 @@ from timetrial.loading import Loaded, Source, load
 from timetrial.problem import WorkloadProblem, make_task
 from timetrial.programs import Entry, Prepared
 from timetrial.submission import Feedback, Task
-from timetrial.trial import importable, make_trainer
+from timetrial.trainers import importable, make_trainer
 from timetrial.tuning import traced_names
 from timetrial.workload import Workload
 
@@ -110,13 +110,10 @@ class _Child:
         }
 
     def _prepared(self, loaded: Loaded, point: Mapping[str, Any], problem: WorkloadProblem | None = None) -> Prepared:
-        entry = self._entry(loaded, point)
+        traced = traced_names(loaded.search_space)
+        entry = Entry(make=loaded.make, folder=self.source.folder, hparams=point, traced=traced)
         with submission_code("make", self.source.folder):
             return entry.prepare(problem or WorkloadProblem(self._workload), self._task)
-
-    def _entry(self, loaded: Loaded, point: Mapping[str, Any]) -> Entry:
-        traced = traced_names(loaded.search_space) if loaded.search_space else frozenset[str]()
-        return Entry(make=loaded.make, folder=self.source.folder, hparams=point, traced=traced)
 
     def _load(self) -> Loaded:
         with submission_code("import", self.source.folder):
@@ -126,8 +123,6 @@ class _Child:
 
     def _build(self, point: Mapping[str, Any], seeds: Mapping[str, int], exact: bool, batch_size: int | None) -> Any:
         """All that needs no code of the submission's: the data, the initial model."""
-        from timetrial.compilation import forget_cache
-
         self._trainer = make_trainer(
             self.source,
             self._load,
@@ -138,7 +133,6 @@ class _Child:
             mesh=Mesh.local(),
             now=time.perf_counter,
             exact_examples=exact,
-            before_start=forget_cache,
             batch_size=batch_size,
         )
         return self._state()

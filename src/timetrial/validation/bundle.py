@@ -51,9 +51,11 @@ def write_bundle(
     check: Mapping[str, Any],
     trials: list[Mapping[str, Any]],
     isolation: str,
-    passed: bool,
 ) -> None:
-    """Writes the bundle, in one rename; the same inputs give the same bytes but for the time in the manifest."""
+    """Writes the bundle of a submission that passed, in one rename.
+
+    But for the time in its manifest, the bytes follow from the inputs.
+    """
     files: dict[str, bytes] = {
         f"submission/{found.relative_to(source.folder).as_posix()}": found.read_bytes() for found in source.files()
     }
@@ -74,7 +76,6 @@ def write_bundle(
         "ruleset_sha256": ruleset.sha256,
         "ruleset_modified": list(ruleset.modified),
         "isolation": isolation,
-        "passed": passed,
         "rehearsal": trials,
         "timetrial": timetrial.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -17,7 +17,7 @@ from timetrial.loading import Loaded, Source
 from timetrial.problem import make_task
 from timetrial.submission import Feedback
 from timetrial.trainer import PureTrainer
-from timetrial.trial import make_trainer
+from timetrial.trainers import make_trainer
 from timetrial.tuning import Point
 from timetrial.workload import Workload
 
