@@ -1,0 +1,105 @@
+"""fastMRI's knees: from volumes of k-space to undersampled and full images."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from timetrial.errors import UserError
+from timetrial.full import knees, undersampling
+
+h5py = pytest.importorskip("h5py")
+WIDTH = 368
+
+
+def noise(height, width, seed=0):
+    rng = np.random.RandomState(seed)
+    return (rng.standard_normal((height, width)) + 1j * rng.standard_normal((height, width))).astype(np.complex64)
+
+
+def centred_image(kspace_hw):
+    """By sums over all frequencies, which are counted from the middle of each axis, as places are."""
+    for axis, n in enumerate(kspace_hw.shape):
+        place = np.arange(n) - n // 2
+        matrix = np.exp(2j * np.pi * np.outer(place, place) / n) / np.sqrt(n)
+        kspace_hw = np.moveaxis(np.tensordot(matrix, kspace_hw, (1, axis)), 0, axis)
+    return kspace_hw
+
+
+def test_a_mask_keeps_the_middle_columns_and_a_quarter_of_all():
+    rng = np.random.RandomState(0)
+    masks = np.stack([undersampling.column_mask(WIDTH, rng.uniform(size=WIDTH)) for _ in range(200)])
+    always = np.flatnonzero(masks.all(0))
+    # 29 of 368: the eight hundredths, cut off. Their middle is the axis's, as fastMRI's own masks have it.
+    assert always.tolist() == list(range(170, 199))
+    assert masks.mean() == pytest.approx(1 / 4, abs=0.005)
+
+
+@pytest.mark.parametrize("width", [WIDTH, 373])
+def test_an_image_is_the_middle_of_the_centred_transform_of_what_the_mask_keeps(width):
+    kspace = noise(640, width)
+    mask = undersampling.column_mask(width, np.random.RandomState(1).uniform(size=width))
+    image = np.abs(centred_image(kspace * mask))[160:480, (width - 320) // 2 : (width - 320) // 2 + 320]
+    target = np.random.RandomState(2).uniform(0, 9, (320, 320)).astype(np.float32)
+    row = undersampling.normalised(undersampling.half_transformed(kspace), mask, target)
+    assert (row["mean"], row["deviation"]) == (pytest.approx(image.mean(), 1e-4), pytest.approx(image.std(), 1e-4))
+    for name, pixels in (("image", image), ("target", target)):
+        expected = np.clip((pixels - image.mean()) / image.std(), -6, 6)
+        np.testing.assert_allclose(row[name], expected, atol=1e-3)
+        assert row[name].dtype == np.float32
+
+
+def volume(path, slices, seed=0):
+    path.parent.mkdir(exist_ok=True)
+    kspace = np.stack([noise(640, WIDTH, seed + i) for i in range(slices)])
+    images = np.random.RandomState(seed).uniform(size=(slices, 320, 320)).astype(np.float32)
+    with h5py.File(path, "w") as file:
+        file["kspace"], file["reconstruction_esc"] = kspace, images
+        file.attrs["max"] = images.max()
+    return kspace, images
+
+
+def test_slices_of_a_volume_are_examples_with_the_volumes_largest_value(tmp_path):
+    kspace, images = volume(tmp_path / knees.TRAIN / "file1000001.h5", 2)
+    found = list(knees.examples(tmp_path, "train"))
+    assert [name for name, _ in found] == ["file1000001_0", "file1000001_1"]
+    for (_, example), of_slice, image in zip(found, kspace, images, strict=True):
+        half = undersampling.half_transformed(of_slice)
+        np.testing.assert_array_equal(example["kspace"], np.stack([half.real, half.imag], -1))
+        np.testing.assert_array_equal(example["image"], image)
+        assert example["volume_max"] == images.max()
+
+
+def test_the_first_hundred_volumes_by_name_validate_and_the_others_test(tmp_path, monkeypatch):
+    for number in range(103):
+        path = tmp_path / knees.VALID / f"file{1000 + number}.h5"
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    monkeypatch.setattr(knees, "_slices", lambda path: iter([(path.stem, {})]))
+    names = {split: [name for name, _ in knees.examples(tmp_path, split)] for split in ("valid", "test")}
+    assert names["valid"] == [f"file{number}" for number in range(1000, 1100)]
+    assert names["test"] == ["file1100", "file1101", "file1102"]
+
+
+def test_a_file_that_is_no_volume_is_named(tmp_path):
+    (tmp_path / knees.TRAIN).mkdir()
+    (tmp_path / knees.TRAIN / "a.h5").write_bytes(b"nothing")
+    with pytest.raises(UserError, match=r"a\.h5: .*single-coil volume of fastMRI"):
+        list(knees.examples(tmp_path, "train"))
+
+
+def test_without_h5py_what_to_install_is_said(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    volume_path = tmp_path / knees.TRAIN / "a.h5"
+    volume_path.parent.mkdir()
+    volume_path.touch()
+    with pytest.raises(UserError, match=r"pip install 'timetrial\[full\]'"):
+        list(knees.examples(tmp_path, "train"))
+
+
+def test_the_twins_full_image_is_that_of_its_k_space():
+    for _, example in knees.twin("train", np.random.RandomState(0), 3):
+        half = example["kspace"] @ [1, 1j]
+        everything = undersampling.normalised(half, np.ones(half.shape[1]), example["image"])
+        np.testing.assert_allclose(everything["image"], everything["target"], atol=1e-3)
+        assert example["volume_max"] == example["image"].max()
