@@ -13,8 +13,9 @@ import hashlib
 import json
 import os
 import shutil
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
@@ -24,8 +25,8 @@ from typing import Literal
 import numpy as np
 
 from timetrial.errors import UserError
+from timetrial.splits import Arrays, ArraySplit, Split
 
-Arrays = Mapping[str, np.ndarray]
 SPLITS = ("train", "valid", "test")
 State = Literal["prepared", "absent", "incomplete", "corrupt"]
 """`incomplete`: files are missing, have other sizes than when they were prepared, or are those of another hash.
@@ -33,6 +34,8 @@ State = Literal["prepared", "absent", "incomplete", "corrupt"]
 Watch = Callable[[str, int, int | None], None]
 """Told (stage, rows done, all rows or None): 0 rows as a stage of a preparation begins, then more where they are known.
 May be called while `sys.stdout` is put aside, because tensorflow-datasets announces itself there."""
+UNKNOWN_SHA256 = "0" * 64
+"""Of data that were not prepared from the real files yet: whatever is found is taken, and said."""
 _SEAL = "SHA256"
 
 
@@ -52,22 +55,40 @@ def data_root() -> Path:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dataset:
-    """A fixed data set with disjoint splits `train`, `valid` and `test`, each a mapping of names to arrays of rows."""
+class AnyDataset(ABC):
+    """A fixed data set with disjoint splits `train`, `valid` and `test`, kept in a folder of its own."""
 
     name: str
     version: str
     """Changes with any change of the bytes, together with `sha256`."""
-    generate: Callable[[], Mapping[str, Arrays]]
-    """Makes every split from the packages it needs, or from nothing. Called once, by `prepare`."""
     sha256: str
-    """Of all splits, as `hash_splits` computes it; proves that this machine has the same data."""
+    """Of all that is kept; proves that this machine has the same data."""
     packages: Mapping[str, str]
-    """Distributions that `generate` reads, by exact version."""
+    """Distributions that are read to make it, by exact version."""
     licence: str
     citation: str
     needs: Callable[[], str | None] = lambda: None
-    """Says which files are missing that pip cannot bring, and the command that brings them; None when all are there."""
+    """Says which files are missing that pip cannot bring, and how they are had; None when all are there."""
+
+    @abstractmethod
+    def rows(self, split: str, root: Path | None = None) -> Split:
+        """The rows of `train`, `valid` or `test`; prepares the data set first where needed."""
+
+    @abstractmethod
+    def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
+        """All rows of a split, by field."""
+
+    @abstractmethod
+    def _make(self, folder: Path, watch: Watch) -> None:
+        """Makes what is to be in `folder`, and seals it (`_seal`). The data set's lock is held."""
+
+    @abstractmethod
+    def _files(self, folder: Path) -> list[Path]:
+        """What is kept in the folder, sorted."""
+
+    @abstractmethod
+    def _hash(self, folder: Path) -> str:
+        """The SHA-256 of what is in the folder."""
 
     def folder(self, root: Path | None = None) -> Path:
         return (data_root() if root is None else root) / self.name / self.version
@@ -75,14 +96,16 @@ class Dataset:
     def state(self, root: Path | None = None, *, verify: bool = False) -> State:
         """What is in the data set's folder; only `verify`, which reads all of it, finds it `corrupt`."""
         folder = self.folder(root)
-        with _using(folder):
+        with using(folder):
             if not folder.is_dir():
                 return "absent"
             seal = folder / _SEAL
-            if not seal.is_file() or seal.read_text(encoding="utf-8", errors="replace") != _seal(self.sha256, folder):
+            said = seal.read_text(encoding="utf-8", errors="replace") if seal.is_file() else ""
+            sha256 = self.sha256 if self.sha256 != UNKNOWN_SHA256 else said.partition("\n")[0]
+            if said != self._sealed(folder, sha256):
                 return "incomplete"
             try:
-                return "corrupt" if verify and _hash_folder(folder) != self.sha256 else "prepared"
+                return "corrupt" if verify and self._hash(folder) != sha256 else "prepared"
             except (ValueError, TypeError, TokenError):  # what numpy makes of a file's damaged header
                 return "corrupt"
 
@@ -92,8 +115,8 @@ class Dataset:
     def prepare(self, root: Path | None = None, *, verify: bool = False, watch: Watch = unwatched) -> Path:
         """The folder of the prepared data set, made now where it is missing or damaged (see `state`).
 
-        One process prepares; others wait for it. One that is killed leaves what the next call clears away. Raises
-        `UserError` for a missing package, or for data that are not the ones that this version names.
+        One process prepares; others wait for it. One that is killed leaves what the next call clears away or goes on
+        with. Raises `UserError` for a missing package, or for data that are not the ones that this version names.
         """
         folder = self.folder(root)
         if self.state(root, verify=verify) == "prepared":
@@ -103,37 +126,6 @@ class Dataset:
             if self.state(root, verify=verify) != "prepared":  # unless another process was first
                 self._make(folder, watch)
         return folder
-
-    def _make(self, folder: Path, watch: Watch) -> None:
-        from timetrial.blocks import write_arrays
-
-        staging = folder.parent / ".staging"
-        try:
-            with _using(folder):
-                if staging.exists():  # of a process that was killed: one that lives holds the lock
-                    shutil.rmtree(staging)
-                staging.mkdir()
-            watch("generating", 0, None)
-            splits = dict(self.generate())
-            with _using(folder):
-                write_arrays(self, splits, staging, watch)
-                watch("verifying", 0, None)
-                found = _hash_folder(staging)
-                if found != self.sha256:
-                    raise UserError(
-                        f"data set {self.name} {self.version}: its SHA-256 is {found[:16]}…, expected "
-                        f"{self.sha256[:16]}…; check the versions of {', '.join(self.packages) or 'numpy'}"
-                    )
-                (staging / _SEAL).write_text(_seal(found, staging), encoding="utf-8")
-                if folder.exists():
-                    shutil.rmtree(folder)
-                staging.rename(folder)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-    def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
-        """The rows of a split, by field; prepares the data set first where needed."""
-        return _load(self.prepare(root), split)
 
     def installed(self) -> dict[str, str | None]:
         """The version of each of `packages` that is installed; None where it is not."""
@@ -158,15 +150,81 @@ class Dataset:
         if said:
             raise UserError(f"data set {self.name}: {'; '.join(said)}")
 
+    def _seal(self, staging: Path, folder: Path) -> None:
+        """Checks the hash of what is complete in `staging`, and puts it in the place of `folder`."""
+        found = self._hash(staging)
+        if self.sha256 not in (found, UNKNOWN_SHA256):
+            raise UserError(
+                f"data set {self.name} {self.version}: its SHA-256 is {found[:16]}…, expected "
+                f"{self.sha256[:16]}…; check the versions of {', '.join(self.packages) or 'numpy'}"
+            )
+        (staging / _SEAL).write_text(self._sealed(staging, found), encoding="utf-8")
+        if folder.exists():
+            shutil.rmtree(folder)
+        staging.rename(folder)
+
+    def _sealed(self, folder: Path, sha256: str) -> str:
+        """What the file SHA256 holds when the data in `folder` are whole: their hash, and each file's bytes and name."""
+        sizes = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in self._files(folder)]
+        return "".join([f"{sha256}\n", *(f"{size} {name}\n" for name, size in sizes)])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset(AnyDataset):
+    """A data set that fits into memory: each split is a mapping of names to arrays of rows, kept as `.npy` files.
+
+    Its `sha256` is that of `hash_splits`.
+    """
+
+    generate: Callable[[], Mapping[str, Arrays]]
+    """Makes every split from the packages it needs, or from nothing. Called once, by `prepare`."""
+
+    def rows(self, split: str, root: Path | None = None) -> ArraySplit:
+        return ArraySplit(self.arrays(split, root))
+
+    def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
+        return _load(self.prepare(root), split)
+
+    def _make(self, folder: Path, watch: Watch) -> None:
+        from timetrial.blocks import write_arrays
+
+        staging = folder.parent / ".staging"
+        try:
+            with using(folder):
+                if staging.exists():  # of a process that was killed: one that lives holds the lock
+                    shutil.rmtree(staging)
+                staging.mkdir()
+            watch("generating", 0, None)
+            splits = dict(self.generate())
+            with using(folder):
+                write_arrays(self, splits, staging, watch)
+                watch("verifying", 0, None)
+                self._seal(staging, folder)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _files(self, folder: Path) -> list[Path]:
+        return sorted(folder.glob("*/*.npy"))
+
+    def _hash(self, folder: Path) -> str:
+        return hash_splits({split: _load(folder, split) for split in SPLITS})
+
 
 class InMemory(Dataset):
     """A data set whose rows are made where they are asked for, and never written."""
 
     @staticmethod
-    def holding(splits: Mapping[str, Arrays], *, like: Dataset) -> "InMemory":
+    def holding(splits: Mapping[str, Arrays], *, like: AnyDataset) -> "InMemory":
         """These rows, under the name and licence of another data set."""
-        copied = InMemory(**{field.name: getattr(like, field.name) for field in fields(Dataset)})
-        return replace(copied, generate=lambda: splits)
+        return InMemory(
+            name=like.name,
+            version=like.version,
+            generate=lambda: splits,
+            sha256=like.sha256,
+            packages=like.packages,
+            licence=like.licence,
+            citation=like.citation,
+        )
 
     def state(self, root: Path | None = None, *, verify: bool = False) -> State:
         """Always `prepared`: there is nothing to prepare."""
@@ -191,21 +249,11 @@ def hash_splits(splits: Mapping[str, Arrays]) -> str:
     return digest.hexdigest()
 
 
-def _hash_folder(folder: Path) -> str:
-    return hash_splits({split: _load(folder, split) for split in SPLITS})
-
-
 def _load(folder: Path, split: str) -> dict[str, np.ndarray]:
     paths = sorted((folder / split).glob("*.npy"))
     if not paths:
         raise UserError(f"no split {split!r} in {folder}; a data set has {', '.join(SPLITS)}")
     return {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in paths}
-
-
-def _seal(sha256: str, folder: Path) -> str:
-    """What the file SHA256 holds when the data in `folder` are whole: their hash, and each file's bytes and name."""
-    sizes = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in sorted(folder.glob("*/*.npy"))]
-    return "".join([f"{sha256}\n", *(f"{size} {name}\n" for name, size in sizes)])
 
 
 def _installed(package: str) -> str | None:
@@ -218,11 +266,11 @@ def _installed(package: str) -> str | None:
 @contextlib.contextmanager
 def _locked(folder: Path, watch: Watch) -> Generator[None]:
     """Holds the lock of a data set; waits for the process that does. However a process ends, that frees it."""
-    with _using(folder):
+    with using(folder):
         folder.mkdir(parents=True, exist_ok=True)
         file = (folder / ".lock").open("w")
     with file:
-        with _using(folder):
+        with using(folder):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -232,7 +280,7 @@ def _locked(folder: Path, watch: Watch) -> Generator[None]:
 
 
 @contextlib.contextmanager
-def _using(folder: Path) -> Generator[None]:
+def using(folder: Path) -> Generator[None]:
     """Says what to do where the disk refuses."""
     try:
         yield

@@ -1,0 +1,235 @@
+"""Data sets too large for arrays: a split is a sequence of records, and a row is made when it is taken.
+
+A `Layout` says what a data set is and how its records are made, from files that the user puts into place or from
+nothing (the synthetic twin). A `Pipeline` says how a workload makes rows of them; two workloads may share a layout.
+Together they are a `Recorded` data set.
+
+Whatever a worker process calls must lie in a module that builds no workload, or each worker would start jax: so the
+layouts and pipelines of a data set are in `timetrial.full`, not in the workload's folder.
+"""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from timetrial.data import SPLITS, UNKNOWN_SHA256, AnyDataset, Watch, data_root
+
+Example = Mapping[str, Any]
+"""What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
+Row = dict[str, np.ndarray]
+"""A workload's fields of one row; where records are blocks of rows, of all rows of a record, with an axis of rows."""
+RAW_FOLDER = "raw"
+TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 64, "test": 64}
+_SHARDS = "shards.json"
+"""For each split, the numbers of records and of rows of each shard."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawFile:
+    """A file, or many alike, that the user puts into place."""
+
+    path: str
+    """Below the folder of the data set's raw files; a glob where they are many."""
+    source: str
+    """Where it comes from: an address, or what to choose on a page."""
+    count: int = 1
+    """How many files match."""
+    bytes: int | None = None
+    """Of all of them together, where that is published."""
+    sha256: str | None = None
+    """Of a single file, where that is published."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layout:
+    """What a data set is, and how its records are made."""
+
+    name: str
+    version: str
+    licence: str
+    citation: str
+    access: str
+    """What to do before the files may be had, in a sentence: an agreement to sign, an account to make."""
+    raw: Sequence[RawFile]
+    space_bytes: int
+    """Of the records, about, beside the raw files."""
+    hours: float
+    """To make them on a machine of 16 cores, about."""
+    sizes: Mapping[str, int]
+    """Rows of each split of the real data."""
+    features: Callable[[], Any]
+    """A tfds FeaturesDict without images or audio: encoded bytes (`Text`), or a `Tensor` with an encoding.
+
+    A tensor with two unknown dimensions needs the encoding "zlib"; others, "bytes".
+    """
+    parts: Callable[[Path, Path, str], Sequence[Callable[[], Iterator[Example]]]]
+    """(folder of the raw files, folder with the companions, split) -> its parts in order, each a function that reads
+    its examples from the first on. A part that is done is not read again after a kill."""
+    twin: Callable[[str, np.random.RandomState, int], Iterator[Example]]
+    """(split, random numbers, rows) -> examples of noise that look like the real ones to a pipeline."""
+    companions: Callable[[Path | None, Path], None] | None = None
+    """(folder of the raw files, or None for the twin; folder to write into): makes what lies beside the records, before
+    they are made (the pieces of words, say)."""
+    block: int = 1
+    """Rows in a record. Above 1, an example is any number of rows with an axis for them, which are laid into records
+    of so many; rows are then shuffled by blocks, and never augmented."""
+    sha256: str = UNKNOWN_SHA256
+    packages: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Distributions that `parts` needs, by exact version."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pipeline:
+    """How a workload makes its rows."""
+
+    row: Callable[[Example, np.random.RandomState | None], Row]
+    """Decodes and preprocesses one record. The random numbers, which depend on (seed, epoch, index of the row) alone,
+    are those of a training row; None asks for a row as it is evaluated. With blocks they are always None."""
+    mix: Callable[[Row, Row, np.random.RandomState], tuple[Row, Row]] | None = None
+    """Mixes two training rows that follow each other in the stream (mixup), into as many."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recorded(AnyDataset):
+    """A data set of records, in array_record files that tensorflow-datasets can read too."""
+
+    layout: Layout
+    pipeline: Pipeline
+    twin_of: str | None = None
+    """The data set that this is a synthetic twin of."""
+
+    @staticmethod
+    def of(layout: Layout, pipeline: Pipeline) -> "Recorded":
+        """The real data set."""
+        return Recorded(
+            name=layout.name,
+            version=layout.version,
+            sha256=layout.sha256,
+            packages=layout.packages,
+            licence=layout.licence,
+            citation=layout.citation,
+            needs=functools.partial(_needs, layout),
+            layout=layout,
+            pipeline=pipeline,
+        )
+
+    def twin(self) -> "Recorded":
+        """The synthetic twin: noise in the same records, for trying the workload without its data."""
+        return replace(
+            self,
+            name=f"{self.name}_twin",
+            version="1.0.0",
+            sha256=UNKNOWN_SHA256,
+            packages={},
+            licence="CC0-1.0",
+            citation="",
+            needs=lambda: None,
+            twin_of=self.name,
+        )
+
+    def rows(self, split: str, root: Path | None = None) -> "RecordSplit":
+        return RecordSplit(self.prepare(root), split, self.pipeline, self.layout.block)
+
+    def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
+        """All rows of a split as they are evaluated; for a twin."""
+        rows = self.rows(split, root)
+        return rows.take(np.arange(len(rows)), None)
+
+    def parts(self, root: Path, folder: Path, split: str) -> Sequence[Callable[[], Iterator[Example]]]:
+        """The parts of a split, real or of the twin."""
+        if self.twin_of is None:
+            return self.layout.parts(raw_folder(self.layout, root), folder, split)
+        return [functools.partial(_twin_examples, self.layout, split)]
+
+    def _make(self, folder: Path, watch: Watch) -> None:
+        from timetrial.full.recording import write_records
+
+        raise NotImplementedError(write_records, folder, watch)
+
+    def _files(self, folder: Path) -> list[Path]:
+        return sorted(path for path in folder.iterdir() if path.is_file() and path.name != "SHA256")
+
+    def _hash(self, folder: Path) -> str:
+        raise NotImplementedError
+
+
+def raw_folder(layout: Layout, root: Path | None = None) -> Path:
+    """Where the user puts the raw files."""
+    return (data_root() if root is None else root) / RAW_FOLDER / layout.name
+
+
+def _twin_examples(layout: Layout, split: str) -> Iterator[Example]:
+    return layout.twin(split, np.random.RandomState(SPLITS.index(split)), TWIN_ROWS[split])
+
+
+def _needs(layout: Layout) -> str | None:
+    raise NotImplementedError
+
+
+class RecordSplit:
+    """The rows of a split of records; may be sent to another process."""
+
+    arrays = None
+
+    def __init__(
+        self, folder: Path, split: str, pipeline: Pipeline, block: int, sampled: np.ndarray | None = None
+    ) -> None:
+        """`sampled` are the indices of the rows to take, where they are not all."""
+        self._folder = folder
+        self._split = split
+        self._pipeline = pipeline
+        self._sampled = sampled
+        self.block = block
+        self.together = 1 if pipeline.mix is None else 2
+        shards = np.array(json.loads((folder / _SHARDS).read_text())[split])
+        self._first_record, self._first_row = (np.append(0, np.cumsum(column)) for column in shards.T)
+
+    def __len__(self) -> int:
+        return int(self._first_row[-1]) if self._sampled is None else len(self._sampled)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_source"}
+
+    def take(self, indices: np.ndarray, keys: np.ndarray | None) -> dict[str, np.ndarray]:
+        if self._sampled is not None:
+            indices = self._sampled[indices]
+        if self.block > 1:
+            return self._taken_from_blocks(indices)
+        examples = self._source.__getitems__([int(index) for index in indices])
+        if keys is None:
+            rows = [self._pipeline.row(example, None) for example in examples]
+        else:
+            randoms = [np.random.RandomState([*key, index]) for key, index in zip(keys, indices, strict=True)]
+            rows = [self._pipeline.row(example, random) for example, random in zip(examples, randoms, strict=True)]
+            if self._pipeline.mix is not None:
+                for i in range(0, len(rows), 2):
+                    random = np.random.RandomState([*keys[i], *indices[i : i + 2]])
+                    rows[i : i + 2] = self._pipeline.mix(rows[i], rows[i + 1], random)
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def sample(self, rows: int) -> "RecordSplit":
+        """Rows at equal distances: records may be in the order of their classes."""
+        everywhere = np.arange(min(rows, len(self))) * len(self) // min(rows, len(self))
+        return RecordSplit(self._folder, self._split, self._pipeline, self.block, everywhere)
+
+    @functools.cached_property
+    def _source(self) -> Any:
+        """The records, by number: opened in each process that reads them."""
+        import tensorflow_datasets as tfds
+
+        return tfds.builder_from_directory(self._folder).as_data_source(split=self._split)
+
+    def _taken_from_blocks(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        shard = np.searchsorted(self._first_row, indices, side="right") - 1
+        record, within = np.divmod(indices - self._first_row[shard], self.block)
+        needed, which = np.unique(self._first_record[shard] + record, return_inverse=True)
+        examples = self._source.__getitems__([int(number) for number in needed])
+        blocks = [self._pipeline.row(example, None) for example in examples]
+        first = np.append(0, np.cumsum([len(next(iter(block.values()))) for block in blocks]))
+        places = first[which] + within
+        return {name: np.concatenate([block[name] for block in blocks])[places] for name in blocks[0]}
