@@ -7,6 +7,7 @@ import pytest
 
 from timetrial.errors import UserError
 from timetrial.full import knees, undersampling
+from timetrial.registry import load_workload
 
 h5py = pytest.importorskip("h5py")
 WIDTH = 368
@@ -41,7 +42,7 @@ def test_an_image_is_the_middle_of_the_centred_transform_of_what_the_mask_keeps(
     mask = undersampling.column_mask(width, np.random.RandomState(1).uniform(size=width))
     image = np.abs(centred_image(kspace * mask))[160:480, (width - 320) // 2 : (width - 320) // 2 + 320]
     target = np.random.RandomState(2).uniform(0, 9, (320, 320)).astype(np.float32)
-    row = undersampling.normalised(undersampling.half_transformed(kspace), mask, target)
+    row = undersampling.undersampled(undersampling.half_transformed(kspace), mask, target)
     assert (row["mean"], row["deviation"]) == (pytest.approx(image.mean(), 1e-4), pytest.approx(image.std(), 1e-4))
     for name, pixels in (("image", image), ("target", target)):
         expected = np.clip((pixels - image.mean()) / image.std(), -6, 6)
@@ -61,9 +62,8 @@ def volume(path, slices, seed=0):
 
 def test_slices_of_a_volume_are_examples_with_the_volumes_largest_value(tmp_path):
     kspace, images = volume(tmp_path / knees.TRAIN / "file1000001.h5", 2)
-    found = list(knees.examples(tmp_path, "train"))
-    assert [name for name, _ in found] == ["file1000001_0", "file1000001_1"]
-    for (_, example), of_slice, image in zip(found, kspace, images, strict=True):
+    [part] = knees.parts(tmp_path, tmp_path, "train")
+    for example, of_slice, image in zip(part(), kspace, images, strict=True):
         half = undersampling.half_transformed(of_slice)
         np.testing.assert_array_equal(example["kspace"], np.stack([half.real, half.imag], -1))
         np.testing.assert_array_equal(example["image"], image)
@@ -71,35 +71,63 @@ def test_slices_of_a_volume_are_examples_with_the_volumes_largest_value(tmp_path
 
 
 def test_the_first_hundred_volumes_by_name_validate_and_the_others_test(tmp_path, monkeypatch):
+    (tmp_path / knees.VALID).mkdir()
     for number in range(103):
-        path = tmp_path / knees.VALID / f"file{1000 + number}.h5"
-        path.parent.mkdir(exist_ok=True)
-        path.touch()
-    monkeypatch.setattr(knees, "_slices", lambda path: iter([(path.stem, {})]))
-    names = {split: [name for name, _ in knees.examples(tmp_path, split)] for split in ("valid", "test")}
+        (tmp_path / knees.VALID / f"file{1000 + number}.h5").touch()
+    monkeypatch.setattr(knees, "_slices", lambda path: path.stem)
+    names = {split: [part() for part in knees.parts(tmp_path, tmp_path, split)] for split in ("valid", "test")}
     assert names["valid"] == [f"file{number}" for number in range(1000, 1100)]
     assert names["test"] == ["file1100", "file1101", "file1102"]
 
 
+def one_file(folder):
+    (folder / knees.TRAIN).mkdir()
+    (folder / knees.TRAIN / "a.h5").write_bytes(b"nothing")
+    [part] = knees.parts(folder, folder, "train")
+    return part
+
+
 def test_a_file_that_is_no_volume_is_named(tmp_path):
-    (tmp_path / knees.TRAIN).mkdir()
-    (tmp_path / knees.TRAIN / "a.h5").write_bytes(b"nothing")
     with pytest.raises(UserError, match=r"a\.h5: .*single-coil volume of fastMRI"):
-        list(knees.examples(tmp_path, "train"))
+        list(one_file(tmp_path)())
 
 
 def test_without_h5py_what_to_install_is_said(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    volume_path = tmp_path / knees.TRAIN / "a.h5"
-    volume_path.parent.mkdir()
-    volume_path.touch()
     with pytest.raises(UserError, match=r"pip install 'timetrial\[full\]'"):
-        list(knees.examples(tmp_path, "train"))
+        list(one_file(tmp_path)())
 
 
-def test_the_twins_full_image_is_that_of_its_k_space():
-    for _, example in knees.twin("train", np.random.RandomState(0), 3):
+@pytest.fixture(scope="module")
+def twins():
+    return list(knees.twin("train", np.random.RandomState(0), 3))
+
+
+def test_the_twins_full_image_is_that_of_its_k_space(twins):
+    for example in twins:
         half = example["kspace"] @ [1, 1j]
-        everything = undersampling.normalised(half, np.ones(half.shape[1]), example["image"])
+        everything = undersampling.undersampled(half, np.ones(half.shape[1]), example["image"])
         np.testing.assert_allclose(everything["image"], everything["target"], atol=1e-3)
         assert example["volume_max"] == example["image"].max()
+
+
+@pytest.mark.parametrize("seed", [None, 3])
+def test_rows_have_the_fields_of_the_workload(twins, seed):
+    fields = load_workload("fastmri").fields
+    for example in twins:
+        row = knees.row(example, seed if seed is None else np.random.RandomState(seed))
+        assert {name: (array.dtype, array.shape) for name, array in row.items()} == {
+            name: (field.dtype, field.shape) for name, field in fields.items()
+        }
+        assert row["volume_max"] == example["volume_max"]
+
+
+def test_masks_are_drawn_for_a_training_row_and_fixed_for_one_that_is_evaluated(twins):
+    seeds = (None, None, 1, 1, 2)
+    evaluated, fixed, first, again, other = (
+        knees.row(twins[0], seed if seed is None else np.random.RandomState(seed))["image"] for seed in seeds
+    )
+    np.testing.assert_array_equal(evaluated, fixed)
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+    assert (first != evaluated).any()

@@ -7,10 +7,12 @@ import jax.image
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import kstest
 
 from timetrial.errors import UserError
-from timetrial.full import crops, photographs, randaugment
+from timetrial.full import crops, photograph_rows, photographs, randaugment
 from timetrial.full.crops import Box
+from timetrial.registry import load_workload
 
 
 def noise(height, width, seed=0):
@@ -36,6 +38,10 @@ def tar_of(members):
 # Files
 
 
+def examples(folder, split):
+    return [[(e["image"], e["label"]) for e in part()] for part in photographs.parts(folder, folder, split)]
+
+
 def test_training_images_have_the_class_of_their_tar_among_the_sorted_wordnet_numbers(tmp_path):
     inner = {
         "n01443537.tar": tar_of({"n01443537_2.JPEG": b"b"}),
@@ -43,34 +49,30 @@ def test_training_images_have_the_class_of_their_tar_among_the_sorted_wordnet_nu
         "n01440764.tar": tar_of({"n01440764_18.JPEG": b"a", "n01440764_3.JPEG": b"aa"}),
     }
     (tmp_path / photographs.TRAIN).write_bytes(tar_of(inner))
-    found = {name: (e["image"], e["label"]) for name, e in photographs.examples(tmp_path, "train")}
-    assert found == {
-        "n01440764_18.JPEG": (b"a", 0),
-        "n01440764_3.JPEG": (b"aa", 0),
-        "n01443537_2.JPEG": (b"b", 1),
-        "n15075141_9.JPEG": (b"c", 999),
-    }
+    assert examples(tmp_path, "train") == [[(b"a", 0), (b"aa", 0)], [(b"b", 1)], [(b"c", 999)]]
 
 
 def test_validation_images_have_their_published_classes(tmp_path):
     # The first five as every list of the 50,000 has them: sea snake, alp, Shetland sheepdog, soup bowl, cradle.
-    names = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 6)]
-    (tmp_path / photographs.VALID).write_bytes(tar_of({name: name.encode() for name in reversed(names)}))
-    found = {name: e["label"] for name, e in photographs.examples(tmp_path, "valid")}
-    assert [found[name] for name in names] == [65, 970, 230, 809, 516]
+    published = {1: 65, 2: 970, 3: 230, 4: 809, 5: 516}
+    images = {f"ILSVRC2012_val_{number:08}.JPEG": b"%d" % number for number in reversed(published)}
+    (tmp_path / photographs.VALID).write_bytes(tar_of(images))
+    [found] = examples(tmp_path, "valid")
+    assert {int(image): label for image, label in found} == published
 
 
 def test_test_images_have_the_class_of_their_folder(tmp_path):
     top = "imagenetv2-matched-frequency-format-val"
     (tmp_path / photographs.TEST).write_bytes(tar_of({f"{top}/7/a.jpeg": b"x", f"{top}/981/a.jpeg": b"y"}))
-    found = {name: (e["image"], e["label"]) for name, e in photographs.examples(tmp_path, "test")}
-    assert found == {"7/a.jpeg": (b"x", 7), "981/a.jpeg": (b"y", 981)}
+    assert examples(tmp_path, "test") == [[(b"x", 7), (b"y", 981)]]
 
 
-def test_a_broken_tar_is_named(tmp_path):
-    (tmp_path / photographs.VALID).write_bytes(b"no tar")
-    with pytest.raises(UserError, match=rf"{photographs.VALID}.*is it whole"):
-        next(photographs.examples(tmp_path, "valid"))
+@pytest.mark.parametrize("split", ["train", "valid"])
+def test_a_broken_tar_is_named(tmp_path, split):
+    for name in (photographs.TRAIN, photographs.VALID):
+        (tmp_path / name).write_bytes(b"no tar")
+    with pytest.raises(UserError, match=r"ILSVRC2012_img_\w+\.tar, as a tar file: .*is it whole"):
+        examples(tmp_path, split)
 
 
 # Crops
@@ -130,7 +132,8 @@ def test_an_image_too_narrow_for_a_random_crop_is_cropped_centrally():
 
 def apply(name, image, seed=0):
     operation = getattr(randaugment, name)
-    return np.asarray(operation(Image.fromarray(image), np.random.RandomState(seed)))
+    drawn = [np.random.RandomState(seed)] if operation in randaugment.DRAWN else []
+    return np.asarray(operation(Image.fromarray(image), *drawn))
 
 
 def luma(image):
@@ -257,13 +260,17 @@ def test_two_operations_are_drawn_evenly_from_sixteen(monkeypatch):
     counts = np.zeros(16, int)
 
     def counting(place):
-        def count(image, rng):
+        def count(image, *drawn):
             counts[place] += 1
             return image
 
         return count
 
-    monkeypatch.setattr(randaugment, "OPERATIONS", tuple(map(counting, range(len(randaugment.OPERATIONS)))))
+    operations = [counting(place) for place in range(16)]
+    sure = len(randaugment.SURE)
+    assert sure + len(randaugment.DRAWN) == 16
+    monkeypatch.setattr(randaugment, "SURE", operations[:sure])
+    monkeypatch.setattr(randaugment, "DRAWN", operations[sure:])
     rng = np.random.RandomState(0)
     for _ in range(1600):
         np.testing.assert_array_equal(randaugment.randaugmented(noise(2, 2), rng), noise(2, 2))
@@ -272,9 +279,71 @@ def test_two_operations_are_drawn_evenly_from_sixteen(monkeypatch):
     assert counts.max() < 260
 
 
-def test_the_twins_photographs_are_jpegs_with_the_colour_of_their_class():
-    rows = list(photographs.twin("train", np.random.RandomState(0), 40))
-    assert len({name for name, _ in rows}) == 40
-    red = [crops.decoded(e["image"]).mean((0, 1)) @ [1, -0.5, -0.5] for _, e in rows if e["label"] == 1]
-    others = [crops.decoded(e["image"]).mean((0, 1)) @ [1, -0.5, -0.5] for _, e in rows if e["label"] != 1]
-    assert min(red) > max(others)
+# Rows
+
+
+@pytest.fixture(scope="module")
+def twins():
+    return list(photographs.twin("train", np.random.RandomState(0), 40))
+
+
+@pytest.mark.parametrize("base", ["imagenet_resnet", "imagenet_vit"])
+@pytest.mark.parametrize("seed", [None, 3])
+def test_rows_have_the_fields_of_the_workload(twins, base, seed):
+    workload = load_workload(base)
+    for example in twins[:4]:
+        row = workload.data.pipeline.row(example, seed if seed is None else np.random.RandomState(seed))
+        assert {name: (array.dtype, array.shape) for name, array in row.items()} == {
+            name: (field.dtype, field.shape) for name, field in workload.fields.items()
+        }
+        assert row["label"] == example["label"]
+
+
+def test_a_row_that_is_evaluated_is_the_central_crop(twins):
+    image = crops.decoded(twins[0]["image"])
+    central = crops.resized(image, crops.central_box(*image.shape[:2]), 224)
+    for row in (photograph_rows.cropped(twins[0], None), photograph_rows.augmented(twins[0], None)):
+        np.testing.assert_array_equal(row["image"], central)
+    assert (row["second_label"], row["share"]) == (twins[0]["label"], 1)
+
+
+@pytest.mark.parametrize("row", [photograph_rows.cropped, photograph_rows.augmented])
+def test_a_training_row_depends_on_its_random_numbers_alone(twins, row):
+    first, again, other = (row(twins[0], np.random.RandomState(seed))["image"] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+def test_half_of_the_training_rows_are_flipped(twins, monkeypatch):
+    monkeypatch.setattr(crops, "random_box", lambda height, width, rng: crops.central_box(height, width))
+    straight = photograph_rows.cropped(twins[0], None)["image"]
+    rows = [photograph_rows.cropped(twins[0], np.random.RandomState(seed))["image"] for seed in range(40)]
+    flipped = [(row == straight[:, ::-1]).all() for row in rows]
+    assert [not f for f in flipped] == [(row == straight).all() for row in rows]
+    assert 10 < sum(flipped) < 30
+
+
+def test_two_rows_are_mixed_in_one_proportion_with_their_labels(twins):
+    rows = [photograph_rows.augmented(example, None) for example in twins[:2]]
+    a, b = (row["image"].astype(float) for row in rows)
+    first, second = photograph_rows.mixed(*rows, np.random.RandomState(5))
+    share = first["share"]
+    assert 0 < share < 1
+    assert second["share"] == share
+    np.testing.assert_allclose(first["image"], share * a + (1 - share) * b, atol=0.51)
+    np.testing.assert_allclose(second["image"], share * b + (1 - share) * a, atol=0.51)
+    labels = [[row[name] for name in ("label", "second_label")] for row in (first, second)]
+    assert labels == [[twins[0]["label"], twins[1]["label"]], [twins[1]["label"], twins[0]["label"]]]
+
+
+def test_shares_have_the_beta_distribution_of_mixup():
+    pixel = {"image": np.zeros((1, 1, 3), np.uint8), "label": np.int32(0)}
+    shares = [photograph_rows.mixed(pixel, pixel, np.random.RandomState(seed))[0]["share"] for seed in range(2000)]
+    assert kstest(shares, "beta", args=(0.2, 0.2)).pvalue > 0.01
+
+
+def test_the_twins_photographs_have_the_colour_of_their_class(twins):
+    redness = {True: [], False: []}
+    for example in twins:
+        redness[example["label"] == 1].append(crops.decoded(example["image"]).mean((0, 1)) @ [1, -0.5, -0.5])
+    assert min(redness[True]) > max(redness[False])

@@ -52,7 +52,7 @@ def build(model: ViT) -> Workload:
         loss=imagenet.loss,
         evaluate=evaluate,
         finalize=imagenet.finalize,
-        data=imagenet.DATASET,
+        data=imagenet.MIXED_DATASET,
         fields=imagenet.MIXED_FIELDS,
         loss_type="softmax_cross_entropy",
         metric="accuracy",

@@ -1,39 +1,84 @@
 """Criteo's click logs: their lines as numbers, and the rows of an embedding table for their categories.
 
 A line has 40 fields with tabs between them: a label, 13 integers, 26 categories of eight hexadecimal digits; of the
-integers and categories some are empty. Lines become blocks of rows, because rows are too many to be records of their
+integers and categories some are empty. A record is a block of rows, of which there are too many for records of their
 own. Shapes: R rows, F fields of a line, N integers, C categories.
 """
 
 import gzip
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from timetrial.errors import UserError
+from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Row
 
 NUMERIC, CATEGORICAL = 13, 26
+TABLE_ROWS = 4_194_304
+"""Of the embedding table of the benchmark's model."""
 _FIELDS = 1 + NUMERIC + CATEGORICAL
 _DIGITS = 8
-BLOCK_ROWS = 16_384
+_DAYS = 24
+_TEST_ROWS = 95_000_000
+"""The first of the last day; the others of it validate."""
 _CHUNK = 1 << 25
 """Bytes of text that are parsed at once."""
-BUCKETS = np.array(
-    [39_884_406, 39_043, 17_289, 7_420, 20_263, 3, 7_120, 1_543, 63, 38_532_951, 2_953_546, 403_346, 10, 2_208, 11_938]
-    + [155, 4, 976, 14, 39_979_771, 25_641_295, 39_664_984, 585_935, 12_972, 108, 36],
+BUCKETS = np.fromstring(
+    """
+    39884406 39043 17289 7420 20263 3 7120 1543 63 38532951 2953546 403346 10
+    2208 11938 155 4 976 14 39979771 25641295 39664984 585935 12972 108 36""",
     np.uint64,
+    sep=" ",
 )
 """Into how many buckets AlgoPerf hashes each categorical column: the numbers of values of Google's DLRM recipe."""
 _TAB, _NEWLINE, _MINUS, _ZERO = b"\t\n-0"
-Block = Mapping[str, np.ndarray]
-"""`label` uint8 (R,), `numeric` int32 (R, N), `categorical` int32 (R, C)."""
 
 
-def parsed(text: bytes, table_rows: int) -> dict[str, np.ndarray]:
-    """The rows of whole lines, with the categories' rows in a table of so many. What is empty counts as 0.
+def parts(folder: Path, companions: Path, split: str) -> Sequence[Callable[[], Iterator[Example]]]:
+    """Days, the last one divided between `test` and `valid`."""
+    del companions
+    days = [folder / f"day_{day}.gz" for day in range(_DAYS)]
+    if split == "train":
+        return [partial(_rows, day, 0, None) for day in days[:-1]]
+    return [partial(_rows, days[-1], *((0, _TEST_ROWS) if split == "test" else (_TEST_ROWS, None)))]
 
-    Raises `ValueError` for text that is not such lines.
+
+def _rows(path: Path, first: int, stop: int | None) -> Iterator[Example]:
+    """Rows first, …, stop-1 of a file, in their order, some thousands at a time."""
+    at = 0
+    for rows in _parsed_file(path):
+        end = len(rows["label"]) if stop is None else min(len(rows["label"]), stop - at)
+        if first - at < end:
+            yield {name: array[max(0, first - at) : end] for name, array in rows.items()}
+        at += len(rows["label"])
+        if stop is not None and at >= stop:
+            return
+
+
+def _parsed_file(path: Path) -> Iterator[Row]:
+    lines, left = 0, b""
+    with gzip.open(path) as file:
+        try:
+            while chunk := file.read(_CHUNK):
+                text = left + chunk
+                cut = text.rfind(b"\n") + 1
+                rows = parsed(text[:cut])
+                yield rows
+                lines, left = lines + len(rows["label"]), text[cut:]
+            if left:
+                raise ValueError("the last line has no end")
+        except (ValueError, EOFError, OSError) as error:
+            at = f"{path}, among the lines from {lines + 1:,} on"
+            raise UserError(f"{at}: {error}; is this a file of the Criteo 1TB click logs, and whole?") from None
+
+
+def parsed(text: bytes) -> Row:
+    """The rows of whole lines: `label`, uint8 (R,), `numeric`, int32 (R, N), and `categorical`, int32 (R, C).
+
+    Categories are rows of the embedding table; a number that is empty is 0. Raises `ValueError` for other text.
     """
     bytes_ = np.frombuffer(text, np.uint8)
     ends = np.flatnonzero((bytes_ == _TAB) | (bytes_ == _NEWLINE))
@@ -45,7 +90,7 @@ def parsed(text: bytes, table_rows: int) -> dict[str, np.ndarray]:
     return {
         "label": integers[:, 0].astype(np.uint8),
         "numeric": integers[:, 1:].astype(np.int32),
-        "categorical": table_row(_words(bytes_, starts_rf[:, 1 + NUMERIC :], lengths_rf[:, 1 + NUMERIC :]), table_rows),
+        "categorical": table_row(_words(bytes_, starts_rf[:, 1 + NUMERIC :], lengths_rf[:, 1 + NUMERIC :])),
     }
 
 
@@ -72,7 +117,7 @@ def _words(bytes_: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.nd
     return np.ascontiguousarray(characters).view("<u8")[..., 0]
 
 
-def table_row(words_rc: np.ndarray, table_rows: int) -> np.ndarray:
+def table_row(words_rc: np.ndarray) -> np.ndarray:
     """The table's row of each category, int32 (R, C), from its eight characters.
 
     As AlgoPerf has it: the characters with the column's number behind them are hashed into the column's buckets, and
@@ -84,7 +129,7 @@ def table_row(words_rc: np.ndarray, table_rows: int) -> np.ndarray:
     digits = np.where(column < 10, np.uint64(1), np.uint64(2))
     last_words_rc = words_rc >> np.uint64(8) * digits | behind
     hashed_rc = fingerprint(words_rc, last_words_rc, _DIGITS + digits)
-    return (hashed_rc % BUCKETS % np.uint64(table_rows)).astype(np.int32)
+    return (hashed_rc % BUCKETS % np.uint64(TABLE_ROWS)).astype(np.int32)
 
 
 def fingerprint(first: np.ndarray, last: np.ndarray, length: np.ndarray) -> np.ndarray:
@@ -109,56 +154,55 @@ def _folded(x: np.ndarray) -> np.ndarray:
     return x ^ x >> np.uint64(47)
 
 
-def blocks(files: Iterable[Path], table_rows: int, *, first: int = 0, stop: int | None = None) -> Iterator[Block]:
-    """Rows first, …, stop-1 of some files, one after the other, in blocks of `BLOCK_ROWS`, the last one shorter."""
-    held: list[Block] = []
-    count = 0
-    for rows in _between(_parsed_chunks(files, table_rows), first, stop):
-        held.append(rows)
-        count += len(rows["label"])
-        if count >= BLOCK_ROWS:
-            joined = _joined(held)
-            whole = count - count % BLOCK_ROWS
-            for at in range(0, whole, BLOCK_ROWS):
-                yield _part(joined, at, at + BLOCK_ROWS)
-            held, count = [_part(joined, whole, count)], count - whole
-    if count:
-        yield _joined(held)
+def twin(split: str, rng: np.random.RandomState, rows: int) -> Iterator[Example]:
+    """Lines whose first category and integers tell of their label, parsed; all in one example."""
+    del split
+    label_r = rng.randint(2, size=rows)
+    lines: list[bytes] = []
+    for label in label_r:
+        numeric = rng.geometric(0.2 if label else 0.02, NUMERIC)
+        categorical = rng.randint(50, size=CATEGORICAL)
+        categorical[0] = label
+        fields = [str(label), *map(str, numeric), *(f"{category:08x}" for category in categorical)]
+        lines.append("\t".join(fields).encode() + b"\n")
+    yield parsed(b"".join(lines))
 
 
-def _parsed_chunks(files: Iterable[Path], table_rows: int) -> Iterator[Block]:
-    for path in files:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            left, lines = b"", 0
-            while True:
-                chunk = file.read(_CHUNK)
-                text = left + chunk if chunk else left + b"\n" if left else b""
-                if not text:
-                    break
-                cut = text.rfind(b"\n") + 1
-                try:
-                    rows = parsed(text[:cut], table_rows)
-                except ValueError as error:
-                    at = f"{path}, among the lines from {lines + 1:,} on"
-                    raise UserError(f"{at}: {error}; is this a file of the Criteo 1TB click logs, and whole?") from None
-                lines += len(rows["label"])
-                yield rows
-                left = text[cut:]
+def row(example: Example, rng: np.random.RandomState | None) -> Row:
+    """Rows of a record: logarithms of the integers, each 1 more and none below 0."""
+    del rng  # nothing is augmented
+    numeric = np.log1p(np.maximum(example["numeric"], 0).astype(np.float32))
+    return {"numeric": numeric, "categorical": example["categorical"], "label": example["label"]}
 
 
-def _between(parts: Iterable[Block], first: int, stop: int | None) -> Iterator[Block]:
-    at = 0
-    for part in parts:
-        rows = len(part["label"])
-        yield _part(part, max(0, first - at), rows if stop is None else max(0, min(rows, stop - at)))
-        at += rows
-        if stop is not None and at >= stop:
-            return
+def _features() -> Any:
+    import tensorflow_datasets as tfds
+
+    def tensor(dtype: Any, *shape: int) -> Any:
+        return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, encoding="bytes")
+
+    return tfds.features.FeaturesDict(
+        {
+            "label": tensor(np.uint8),
+            "numeric": tensor(np.int32, NUMERIC),
+            "categorical": tensor(np.int32, CATEGORICAL),
+        }
+    )
 
 
-def _part(block: Block, first: int, stop: int) -> Block:
-    return {name: array[first:stop] for name, array in block.items()}
-
-
-def _joined(blocks: list[Block]) -> Block:
-    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+LAYOUT = Layout(
+    name="criteo1tb",
+    version="1.0.0",
+    licence="Criteo's terms of use: research",
+    citation="Criteo AI Lab, Criteo 1TB Click Logs dataset (2013)",
+    access="accept the terms at https://ailab.criteo.com/download-criteo-1tb-click-logs-dataset",
+    raw=[RawFile(path="day_*.gz", count=_DAYS, source="all 24 days, as they are")],
+    space_bytes=690_000_000_000,
+    hours=4.0,
+    sizes={"train": 4_195_197_692, "valid": 83_274_637, "test": _TEST_ROWS},
+    features=_features,
+    parts=parts,
+    twin=twin,
+    block=16_384,
+)
+PIPELINE = Pipeline(row=row)

@@ -5,7 +5,7 @@ rotation, a shear, a shift or a cutout leaves empty is grey.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -22,7 +22,7 @@ _SHIFT = 100
 """Pixels."""
 _CUTOUT = 80
 """Pixels of a side."""
-_PIXELS_PER_GREY = 256
+_PIXELS_A_GREY = 256
 
 
 def _affine(image: Image.Image, matrix: tuple[float, float, float, float, float, float]) -> Image.Image:
@@ -37,17 +37,17 @@ def _sign(rng: np.random.RandomState) -> int:
     return 1 - 2 * rng.randint(2)
 
 
-def auto_contrast(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def auto_contrast(image: Image.Image) -> Image.Image:
     """Each colour's values stretched to 0 … 255."""
     return ImageOps.autocontrast(image)
 
 
-def equalize(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def equalize(image: Image.Image) -> Image.Image:
     """Each colour's histogram flattened."""
     return ImageOps.equalize(image)
 
 
-def invert(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def invert(image: Image.Image) -> Image.Image:
     """The negative."""
     return ImageOps.invert(image)
 
@@ -60,38 +60,38 @@ def rotate(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
     return _affine(image, (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y))
 
 
-def posterize(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def posterize(image: Image.Image) -> Image.Image:
     """The four highest bits of each value."""
     return ImageOps.posterize(image, _BITS)
 
 
-def solarize(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def solarize(image: Image.Image) -> Image.Image:
     """Values from 256 up inverted: at this magnitude there are none."""
     return image
 
 
-def solarize_add(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def solarize_add(image: Image.Image) -> Image.Image:
     """110 added to the values below 128."""
     return image.point([min(255, value + _ADDED * (value < _BELOW)) for value in range(256)] * 3)
 
 
-def color(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def color(image: Image.Image) -> Image.Image:
     """Further from its greys."""
     return ImageEnhance.Color(image).enhance(_ENHANCEMENT)
 
 
-def contrast(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def contrast(image: Image.Image) -> Image.Image:
     """Further from a grey that is the number of pixels over 256, not from the image's mean: so AlgoPerf has it."""
-    grey = min(255, image.width * image.height // _PIXELS_PER_GREY)
+    grey = min(255, image.width * image.height // _PIXELS_A_GREY)
     return Image.blend(Image.new("RGB", image.size, (grey, grey, grey)), image, _ENHANCEMENT)
 
 
-def brightness(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def brightness(image: Image.Image) -> Image.Image:
     """Further from black."""
     return ImageEnhance.Brightness(image).enhance(_ENHANCEMENT)
 
 
-def sharpness(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
+def sharpness(image: Image.Image) -> Image.Image:
     """Further from itself smoothed; the outermost pixels stay."""
     return ImageEnhance.Sharpness(image).enhance(_ENHANCEMENT)
 
@@ -124,29 +124,35 @@ def cutout(image: Image.Image, rng: np.random.RandomState) -> Image.Image:
     return covered
 
 
-OPERATIONS: tuple[Callable[[Image.Image, np.random.RandomState], Image.Image], ...] = (
+SURE: Sequence[Callable[[Image.Image], Image.Image]] = (
     auto_contrast,
     equalize,
     invert,
-    rotate,
     posterize,
     solarize,
+    solarize_add,
     color,
     contrast,
     brightness,
     sharpness,
+)
+DRAWN: Sequence[Callable[[Image.Image, np.random.RandomState], Image.Image]] = (
+    rotate,
     shear_x,
     shear_y,
     translate_x,
     translate_y,
     cutout,
-    solarize_add,
 )
+"""Those that are random themselves: in their direction or place."""
 
 
 def randaugmented(image_hwc: np.ndarray, rng: np.random.RandomState) -> np.ndarray:
     """An image of bytes (H, W, 3) after two operations drawn at random, one of which may be drawn twice."""
     image = Image.fromarray(image_hwc)
-    for choice in rng.randint(len(OPERATIONS), size=OPERATIONS_EACH):
-        image = OPERATIONS[choice](image, rng)
+    for choice in rng.randint(len(SURE) + len(DRAWN), size=OPERATIONS_EACH):
+        if choice < len(SURE):
+            image = SURE[choice](image)
+        else:
+            image = DRAWN[choice - len(SURE)](image, rng)
     return np.asarray(image)

@@ -30,7 +30,7 @@ def column_mask(columns: int, uniform_w: np.ndarray) -> np.ndarray:
     return (uniform_w < np.float32(chance)) | (place >= first) & (place < first + middle)
 
 
-def normalised(half_sw: np.ndarray, mask_w: np.ndarray, full_ss: np.ndarray) -> dict[str, np.ndarray]:
+def undersampled(half_sw: np.ndarray, mask_w: np.ndarray, full_ss: np.ndarray) -> dict[str, np.ndarray]:
     """The fields `image`, `target`, `mean` and `deviation` of a row, from a slice half transformed and its image."""
     image = np.abs(_image_along(half_sw * mask_w, axis=1))
     mean, deviation = image.mean(dtype=np.float64), image.std(dtype=np.float64)
