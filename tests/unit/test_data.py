@@ -165,8 +165,8 @@ def test_an_incomplete_data_set_is_seen_without_reading_it_and_made_anew(tmp_pat
 
 
 def test_rows_of_another_hash_are_refused_and_not_kept(tmp_path):
-    wrong = tiny(sha256="0" * 64, packages={"numpy": np.__version__})
-    message = f"data set tiny 1.0.0: its SHA-256 is {tiny_data.tiny_sha256()[:16]}…, expected 0000000000000000…"
+    wrong = tiny(sha256="f" * 64, packages={"numpy": np.__version__})
+    message = f"data set tiny 1.0.0: its SHA-256 is {tiny_data.tiny_sha256()[:16]}…, expected ffffffffffffffff…"
     with pytest.raises(UserError, match=f"{re.escape(message)}; check the versions of numpy"):
         wrong.prepare(tmp_path)
     assert left_in(tmp_path) == {".lock"}
@@ -174,7 +174,7 @@ def test_rows_of_another_hash_are_refused_and_not_kept(tmp_path):
 
 def test_prepared_rows_of_another_hash_are_not_taken_for_the_data_set(tmp_path):
     tiny().prepare(tmp_path)
-    assert tiny(sha256="0" * 64).state(tmp_path) == "incomplete"
+    assert tiny(sha256="f" * 64).state(tmp_path) == "incomplete"
 
 
 def test_all_missing_packages_and_files_are_named_with_one_command_before_anything_is_made(tmp_path):

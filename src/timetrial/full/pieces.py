@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from timetrial.data import Dataset
+from timetrial.data import AnyDataset
 from timetrial.errors import UserError
 
 END = 2
@@ -12,7 +12,7 @@ FILE = "pieces.txt"
 _SPACE = "\u2581"
 
 
-def read(dataset: Dataset) -> list[str]:
+def read(dataset: AnyDataset) -> list[str]:
     """The pieces of a prepared data set, one a line, by their numbers; a space within a piece is written U+2581."""
     path = dataset.folder() / FILE
     try:
