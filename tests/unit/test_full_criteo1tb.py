@@ -2,6 +2,7 @@
 
 import gzip
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from timetrial.errors import UserError
 from timetrial.full import click_logs
+from timetrial.full.recorded import Pipeline, Recorded
 from timetrial.registry import load_workload
 
 LINES = [
@@ -121,6 +123,23 @@ def test_rows_have_the_fields_of_the_workload_and_logarithms_of_the_integers():
     }
     expected = [0, 0, *[math.log(n + 1) for n in range(11)]]
     np.testing.assert_allclose(rows["numeric"], np.tile(expected, (30, 1)), rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [8, 10, 200])
+def test_a_sample_of_rows_in_blocks_takes_blocks_at_equal_distances(tmp_path, rows):
+    def numbered(split, rng, count):
+        numeric = np.repeat(np.arange(count, dtype=np.int32)[:, None], 13, axis=1)
+        yield {"label": np.zeros(count, np.uint8), "numeric": numeric, "categorical": np.zeros((count, 26), np.int32)}
+
+    dataset = Recorded.of(
+        replace(click_logs.LAYOUT, twin=numbered, block=4), Pipeline(row=lambda example, rng: dict(example))
+    )
+    sample = dataset.twin().rows("train", tmp_path).sample(rows)
+    taken = sample.take(np.arange(len(sample)), None)["numeric"][:, 0]
+    assert len({*taken.tolist()}) == rows
+    blocks = list(dict.fromkeys((taken // 4).tolist()))
+    assert len(blocks) == -(-rows // 4)
+    assert max(np.diff(blocks)) - min(np.diff(blocks)) <= 1
 
 
 def test_the_twins_integers_tell_of_the_label():

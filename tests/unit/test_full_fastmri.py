@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from timetrial.errors import UserError
-from timetrial.full import knees, undersampling
+from timetrial.full import knees, philox, undersampling
 from timetrial.registry import load_workload
 
 h5py = pytest.importorskip("h5py")
@@ -48,6 +48,25 @@ def test_an_image_is_the_middle_of_the_centred_transform_of_what_the_mask_keeps(
         expected = np.clip((pixels - image.mean()) / image.std(), -6, 6)
         np.testing.assert_allclose(row[name], expected, atol=1e-3)
         assert row[name].dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [  # published with Random123
+        (0, [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]),
+        (0xFFFFFFFF, [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]),
+    ],
+)
+def test_philox_gives_its_known_answers(word, expected):
+    found = philox.philox(np.full((1, 4), word, np.uint32), np.full(2, word, np.uint32))
+    assert found.tolist() == [expected]
+
+
+def test_slices_are_evaluated_by_the_numbers_that_tensorflow_draws_for_seed_0():
+    # From tf.random.stateless_uniform((368,), [0, 0]) of TensorFlow 2.21: the first four, and the last.
+    drawn = [0.2110154628753662, 0.7060099840164185, 0.8000633716583252, 0.7707922458648682, 0.9933956861495972]
+    found = philox.uniform_as_in_tensorflow(368)
+    assert found[[0, 1, 2, 3, 367]].tolist() == drawn
 
 
 def volume(path, slices, seed=0):

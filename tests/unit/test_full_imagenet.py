@@ -160,16 +160,13 @@ def test_equalize_gives_each_value_the_share_of_those_below_it():
         np.testing.assert_array_equal(found[..., colour], np.clip((below + step // 2) // step, 0, 255)[before])
 
 
-def test_invert_is_the_negative():
-    np.testing.assert_array_equal(apply("invert", noise(9, 9)), 255 - noise(9, 9))
+@pytest.mark.parametrize("name", ["invert", "solarize"])
+def test_invert_is_the_negative_and_so_is_solarize_at_full_magnitude(name):
+    np.testing.assert_array_equal(apply(name, noise(9, 9)), 255 - noise(9, 9))
 
 
 def test_posterize_keeps_four_bits():
     np.testing.assert_array_equal(apply("posterize", noise(9, 9)), noise(9, 9) & 0xF0)
-
-
-def test_solarize_changes_nothing_at_full_magnitude():
-    np.testing.assert_array_equal(apply("solarize", noise(9, 9)), noise(9, 9))
 
 
 def test_solarize_add_brightens_what_is_dark():

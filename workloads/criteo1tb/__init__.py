@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from timetrial.workloads.criteo1tb.model import DLRM, EMBEDDING_ROWS
 
+from timetrial.data import AnyDataset
 from timetrial.full import click_logs
 from timetrial.full.describe import Rule, dense, embedding, norm
 from timetrial.full.recorded import Recorded
@@ -48,8 +49,8 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {"loss": float(accumulated["loss"] / accumulated["rows"])}
 
 
-def build(model: DLRM) -> Workload:
-    """The workload of this model."""
+def build(model: DLRM, data: AnyDataset = DATASET) -> Workload:
+    """The workload of this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         numeric, categorical = (
@@ -81,7 +82,7 @@ def build(model: DLRM) -> Workload:
         loss=loss,
         evaluate=evaluate,
         finalize=finalize,
-        data=DATASET,
+        data=data,
         train_eval_rows=83_361_792,
         fields=FIELDS,
         loss_type="sigmoid_cross_entropy",

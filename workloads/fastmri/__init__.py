@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from timetrial.workloads.fastmri.model import UNet
 
+from timetrial.data import AnyDataset
 from timetrial.full import knees
 from timetrial.full.describe import Rule, conv, norm
 from timetrial.full.recorded import Recorded
@@ -53,8 +54,8 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(accumulated[name] / accumulated["rows"]) for name in ("loss", "ssim")}
 
 
-def build(model: UNet) -> Workload:
-    """The workload of this model."""
+def build(model: UNet, data: AnyDataset = DATASET) -> Workload:
+    """The workload of this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         side = 2 << model.pools
@@ -89,7 +90,7 @@ def build(model: UNet) -> Workload:
         loss=loss,
         evaluate=evaluate,
         finalize=finalize,
-        data=DATASET,
+        data=data,
         train_eval_rows=3_584,
         fields=FIELDS,
         loss_type="mean_absolute_error",

@@ -175,19 +175,17 @@ def row(example: Example, rng: np.random.RandomState | None) -> Row:
     return {"numeric": numeric, "categorical": example["categorical"], "label": example["label"]}
 
 
-def _features() -> Any:
+def features() -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
     def tensor(dtype: Any, *shape: int) -> Any:
         return tfds.features.Tensor(shape=(None, *shape), dtype=dtype, encoding="bytes")
 
-    return tfds.features.FeaturesDict(
-        {
-            "label": tensor(np.uint8),
-            "numeric": tensor(np.int32, NUMERIC),
-            "categorical": tensor(np.int32, CATEGORICAL),
-        }
-    )
+    return {
+        "label": tensor(np.uint8),
+        "numeric": tensor(np.int32, NUMERIC),
+        "categorical": tensor(np.int32, CATEGORICAL),
+    }
 
 
 LAYOUT = Layout(
@@ -195,12 +193,12 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="Criteo's terms of use: research",
     citation="Criteo AI Lab, Criteo 1TB Click Logs dataset (2013)",
-    access="accept the terms at https://ailab.criteo.com/download-criteo-1tb-click-logs-dataset",
+    access="Accept the terms at https://ailab.criteo.com/download-criteo-1tb-click-logs-dataset.",
     raw=[RawFile(path="day_*.gz", count=_DAYS, source="all 24 days, as they are")],
     space_bytes=690_000_000_000,
     hours=4.0,
     sizes={"train": 4_195_197_692, "valid": 83_274_637, "test": _TEST_ROWS},
-    features=_features,
+    features=features,
     parts=parts,
     twin=twin,
     block=16_384,

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from timetrial.errors import UserError
+from timetrial.full.philox import uniform_as_in_tensorflow
 from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Row
 from timetrial.full.undersampling import SIDE, column_mask, half_transformed, undersampled
 
@@ -70,24 +71,22 @@ def twin(split: str, rng: np.random.RandomState, rows: int) -> Iterator[Example]
 
 
 def row(example: Example, rng: np.random.RandomState | None) -> Row:
-    """A slice seen through a mask that is drawn for it; where nothing is random, through the one for its width."""
+    """A slice seen through a mask that is drawn for it; where nothing is random, AlgoPerf's for its width."""
     columns = example["kspace"].shape[1]
-    uniform_w = np.random.RandomState(0).uniform(size=columns) if rng is None else rng.uniform(size=columns)
+    uniform_w = uniform_as_in_tensorflow(columns) if rng is None else rng.uniform(size=columns)
     half_sw = example["kspace"].view(np.complex64)[..., 0]
     seen = undersampled(half_sw, column_mask(columns, uniform_w), example["image"])
     return {**seen, "volume_max": np.asarray(example["volume_max"], np.float32)}
 
 
-def _features() -> Any:
+def features() -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
-    return tfds.features.FeaturesDict(
-        {
-            "kspace": tfds.features.Tensor(shape=(SIDE, None, 2), dtype=np.float32, encoding="bytes"),
-            "image": tfds.features.Tensor(shape=(SIDE, SIDE), dtype=np.float32, encoding="bytes"),
-            "volume_max": tfds.features.Scalar(np.float32),
-        }
-    )
+    return {
+        "kspace": tfds.features.Tensor(shape=(SIDE, None, 2), dtype=np.float32, encoding="bytes"),
+        "image": tfds.features.Tensor(shape=(SIDE, SIDE), dtype=np.float32, encoding="bytes"),
+        "volume_max": tfds.features.Scalar(np.float32),
+    }
 
 
 LAYOUT = Layout(
@@ -95,7 +94,7 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="fastMRI data sharing agreement of NYU Langone Health",
     citation="Zbontar et al., fastMRI: An Open Dataset and Benchmarks for Accelerated MRI (2018), arXiv:1811.08839",
-    access="sign the agreement at https://fastmri.med.nyu.edu; the addresses of the files come by mail",
+    access="Sign the agreement at https://fastmri.med.nyu.edu; the addresses of the files come by mail.",
     raw=[
         RawFile(path=f"{TRAIN}/*.h5", count=973, source="knee_singlecoil_train.tar.xz, unpacked"),
         RawFile(path=f"{VALID}/*.h5", count=199, source="knee_singlecoil_val.tar.xz, unpacked"),
@@ -103,7 +102,7 @@ LAYOUT = Layout(
     space_bytes=57_000_000_000,
     hours=0.5,
     sizes={"train": 34_742, "valid": 3_554, "test": 3_581},
-    features=_features,
+    features=features,
     parts=parts,
     twin=twin,
 )

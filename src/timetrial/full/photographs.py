@@ -92,10 +92,10 @@ def twin(split: str, rng: np.random.RandomState, rows: int) -> Iterator[Example]
         yield {"image": encoded.getvalue(), "label": label}
 
 
-def _features() -> Any:
+def features() -> dict[str, Any]:
     import tensorflow_datasets as tfds
 
-    return tfds.features.FeaturesDict({"image": tfds.features.Text(), "label": tfds.features.Scalar(np.int32)})
+    return {"image": tfds.features.Text(), "label": tfds.features.Scalar(np.int32)}
 
 
 _PAGE = "https://image-net.org/download-images, ILSVRC 2012, task 1 and 2:"
@@ -105,7 +105,7 @@ LAYOUT = Layout(
     licence="ImageNet's terms of access: non-commercial research",
     citation="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015, arXiv:1409.0575; "
     "test: Recht et al., Do ImageNet Classifiers Generalize to ImageNet?, ICML 2019, arXiv:1902.10811",
-    access="make an account at image-net.org and accept its terms; ImageNet-v2 needs neither",
+    access="Make an account at image-net.org and accept its terms; ImageNet-v2 needs neither.",
     raw=[
         # Sizes and hashes are those of tensorflow-datasets.
         RawFile(
@@ -130,7 +130,7 @@ LAYOUT = Layout(
     space_bytes=156_000_000_000,
     hours=1.0,
     sizes={"train": 1_281_167, "valid": 50_000, "test": 10_000},
-    features=_features,
+    features=features,
     parts=parts,
     twin=twin,
 )

@@ -66,8 +66,8 @@ def posterize(image: Image.Image) -> Image.Image:
 
 
 def solarize(image: Image.Image) -> Image.Image:
-    """Values from 256 up inverted: at this magnitude there are none."""
-    return image
+    """The negative: at this magnitude AlgoPerf's threshold is 256, which is 0 as a byte, and no value is below it."""
+    return invert(image)
 
 
 def solarize_add(image: Image.Image) -> Image.Image:
@@ -151,8 +151,5 @@ def randaugmented(image_hwc: np.ndarray, rng: np.random.RandomState) -> np.ndarr
     """An image of bytes (H, W, 3) after two operations drawn at random, one of which may be drawn twice."""
     image = Image.fromarray(image_hwc)
     for choice in rng.randint(len(SURE) + len(DRAWN), size=OPERATIONS_EACH):
-        if choice < len(SURE):
-            image = SURE[choice](image)
-        else:
-            image = DRAWN[choice - len(SURE)](image, rng)
+        image = SURE[choice](image) if choice < len(SURE) else DRAWN[choice - len(SURE)](image, rng)
     return np.asarray(image)
