@@ -71,6 +71,8 @@ def test_integers_are_what_the_text_says(lines):
         ([*LINES[0], ""], "has not 40 fields"),
         (["1", "x", *LINES[0][2:]], "not made of digits"),
         ([*LINES[0][:-1], "62770d7"], "has not 8 digits"),
+        (["2", *LINES[0][1:]], "a label is not 0 or 1"),
+        (["1", "2147483648", *LINES[0][2:]], "takes more than 32 bits"),
     ],
 )
 def test_text_that_is_no_click_log_is_refused_with_the_file_and_the_place(tmp_path, line, said):

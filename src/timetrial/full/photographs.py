@@ -128,7 +128,7 @@ LAYOUT = Layout(
         ),
     ],
     space_bytes=156_000_000_000,
-    hours=1.0,
+    hours=1.5,
     sizes={"train": 1_281_167, "valid": 50_000, "test": 10_000},
     features=features,
     parts=parts,
