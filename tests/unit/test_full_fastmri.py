@@ -2,6 +2,7 @@
 
 import sys
 
+import h5py
 import numpy as np
 import pytest
 
@@ -9,7 +10,6 @@ from timetrial.errors import UserError
 from timetrial.full import knees, philox, undersampling
 from timetrial.registry import load_workload
 
-h5py = pytest.importorskip("h5py")
 WIDTH = 368
 
 
