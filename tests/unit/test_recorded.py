@@ -2,19 +2,21 @@
 
 import functools
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
-from digits import ROWS, digits, parts, read, write_raw
+from digits import ROWS, digits, parts, read, toy_records, write_raw
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_trials import rules, run
+from toys import toy_workload
 
-from timetrial.data import UNKNOWN_SHA256
+from timetrial.batches import EpochStream, stretch
+from timetrial.data import UNKNOWN_SHA256, InMemory
 from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.full.recorded import RawFile
-from timetrial.stream import EpochStream, from_host, stretch
+from timetrial.stream import from_host
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_without_raw_files_it_says_what_to_put_where_and_what_that_takes(tmp_pat
     folder = tmp_path / "raw" / "digits"
     folder.mkdir(parents=True)
     (folder / "a.tar").write_bytes(b"12345")
-    with pytest.raises(UserError, match="from example.org/a, 7 bytes: has 5 bytes"):
+    with pytest.raises(UserError, match="7 bytes: has 5 bytes"):
         dataset.prepare()
 
 
@@ -297,5 +299,25 @@ def test_what_workers_are_sent_can_be_sent(root):
     np.testing.assert_equal(sent_rows.take(np.arange(2), keys), rows.take(np.arange(2), keys))
 
 
-def test_a_variant_of_the_layout_is_its_own_data_set(root):
-    assert replace(digits(), name="other").folder() == root / "other" / "1.0.0"
+@pytest.mark.usefixtures("keep_programs")
+def test_a_trial_on_records_is_that_on_arrays_of_the_same_rows_and_can_be_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMETRIAL_DATA", str(tmp_path / "data"))
+    monkeypatch.setattr("timetrial.machine.cores", lambda: 1)
+    records = toy_records()
+    splits = {split: records.arrays(split) for split in ROWS}
+    short = rules(budget=128, eval_every=64)
+
+    def evals(data, **options):
+        record = run(tmp_path, ruleset=short, workload=toy_workload(data=data, train_eval_rows=256), **options)
+        return [(line.step, dict(line.metrics)) for line in record.evals], record
+
+    of_records, whole = evals(records)
+    of_arrays, _ = evals(InMemory.holding(splits, like=records))
+    for (step, found), (expected_step, expected) in zip(of_records, of_arrays, strict=True):
+        assert (step, found) == (expected_step, pytest.approx(expected, rel=1e-6))
+    assert whole.evals[-1].data_seconds > 0
+    out = tmp_path / "parted"
+    assert evals(records, out=out, leave=lambda: True)[1].end.status == "interrupted"
+    resumed, record = evals(records, out=out)
+    assert record.resumes
+    assert resumed == of_records
