@@ -6,21 +6,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timetrial.workloads.finewebedu_lm.model import LENGTH, SYMBOLS, Decoder
+from timetrial.workloads.finewebedu_lm.model import Decoder
 
-from timetrial.full.data import not_yet
 from timetrial.full.describe import Rule, attention, dense, embedding, vector
+from timetrial.full.recorded import Recorded
+from timetrial.full.web_text import LAYOUT, LENGTH, PIPELINE, SYMBOLS
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"
 FIELDS = {"symbols": Field((LENGTH + 1,), np.uint16, below=SYMBOLS)}
 """A piece of the stream of all documents: each symbol but the last is read, each but the first is to be predicted."""
-DATASET = not_yet(
-    "fineweb_edu_10b",
-    licence="ODC-By 1.0",
-    citation="Penedo et al., The FineWeb Datasets (2024), arXiv:2406.17557",
-    source="the sample of 10 billion tokens of huggingface.co/datasets/HuggingFaceFW/fineweb-edu, in GPT-2's symbols",
-)
+DATASET = Recorded.of(LAYOUT, PIPELINE)
 AXES: Mapping[str, tuple[Any, ...]] = {}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {}
 

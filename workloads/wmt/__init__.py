@@ -7,23 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
-from timetrial.workloads.wmt.model import HEADS, LENGTH, PAD, START, SYMBOLS, Translator
+from timetrial.workloads.wmt.model import HEADS, PAD, START, Translator
 
 from timetrial.full import pieces
 from timetrial.full.beam_search import beam_search
-from timetrial.full.data import not_yet
 from timetrial.full.describe import Rule, attention, dense, embedding, norm
+from timetrial.full.parallel_text import LAYOUT, LENGTH, PIPELINE, SYMBOLS
+from timetrial.full.recorded import Recorded
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"
 FIELDS = {name: Field((LENGTH,), np.uint16, below=SYMBOLS) for name in ("source", "target")}
 """Sentences behind each other, as many as fit in `train` and one in other splits, each with its end; then padding."""
-DATASET = not_yet(
-    "wmt17_de_en",
-    licence="as statmt.org gives it: research",
-    citation="Bojar et al., Findings of the 2017 Conference on Machine Translation (WMT17)",
-    source="the parallel texts of statmt.org/wmt17; valid and test are newstest2013 and newstest2014 of WMT14",
-)
+DATASET = Recorded.of(LAYOUT, PIPELINE)
 DROPOUT_RATE = 0.1
 """Where a submission asks for no other rate."""
 BEAMS, ALPHA = 4, 0.6

@@ -16,15 +16,13 @@ import optax
 
 from timetrial.full import pieces
 from timetrial.full.audio import FRAME, heard_frames
-from timetrial.full.data import not_yet
 from timetrial.full.padding import before_padding
+from timetrial.full.recorded import Recorded
 from timetrial.full.speech_layers import shortened
+from timetrial.full.utterances import CLASSES, LABELS, LAYOUT, PIPELINE, SAMPLES
 from timetrial.metrics.words import word_error_rate
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, row_weights
 
-SAMPLES = 320_000
-LABELS = 256
-CLASSES = 1024
 BLANK = 0
 FIELDS = {
     "audio": Field((SAMPLES,), np.int16, below=2**15),
@@ -33,12 +31,7 @@ FIELDS = {
     "label_padding": Field((), np.int32, below=LABELS),
 }
 """At most 20 s of samples and 256 pieces of words; the paddings are the numbers of those behind what was said."""
-DATASET = not_yet(
-    "librispeech",
-    licence="CC-BY-4.0",
-    citation="Panayotov et al., Librispeech: an ASR corpus based on public domain audio books, ICASSP 2015",
-    source="openslr.org/12; train-clean-100, train-clean-360, train-other-500, dev-clean, dev-other, test-clean",
-)
+DATASET = Recorded.of(LAYOUT, PIPELINE)
 DROPOUT_RATE = 0.1
 """Where a submission asks for no other rate."""
 
