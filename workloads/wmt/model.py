@@ -16,7 +16,7 @@ import numpy as np
 from flax import linen as nn
 
 from timetrial.full.dropping import dropping
-from timetrial.full.parallel_text import SYMBOLS
+from timetrial.full.parallel_text import LENGTH, SYMBOLS
 from timetrial.full.pieces import END
 from timetrial.workload import Array
 
