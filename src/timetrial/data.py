@@ -36,7 +36,8 @@ Watch = Callable[[str, int, int | None], None]
 May be called while `sys.stdout` is put aside, because tensorflow-datasets announces itself there."""
 UNKNOWN_SHA256 = "0" * 64
 """Of data that were not prepared from the real files yet: whatever is found is taken, and said."""
-_SEAL = "SHA256"
+SEAL = "SHA256"
+"""The file in a data set's folder that says what is in it."""
 
 
 class DataFolderError(UserError):
@@ -99,7 +100,7 @@ class AnyDataset(ABC):
         with using(folder):
             if not folder.is_dir():
                 return "absent"
-            seal = folder / _SEAL
+            seal = folder / SEAL
             said = seal.read_text(encoding="utf-8", errors="replace") if seal.is_file() else ""
             sha256 = self.sha256 if self.sha256 != UNKNOWN_SHA256 else said.partition("\n")[0]
             if said != self._sealed(folder, sha256):
@@ -124,6 +125,7 @@ class AnyDataset(ABC):
         self._require()
         with _locked(folder.parent, watch):
             if self.state(root, verify=verify) != "prepared":  # unless another process was first
+                watch("generating", 0, None)
                 self._make(folder, watch)
         return folder
 
@@ -158,13 +160,13 @@ class AnyDataset(ABC):
                 f"data set {self.name} {self.version}: its SHA-256 is {found[:16]}…, expected "
                 f"{self.sha256[:16]}…; check the versions of {', '.join(self.packages) or 'numpy'}"
             )
-        (staging / _SEAL).write_text(self._sealed(staging, found), encoding="utf-8")
+        (staging / SEAL).write_text(self._sealed(staging, found), encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         staging.rename(folder)
 
     def _sealed(self, folder: Path, sha256: str) -> str:
-        """What the file SHA256 holds when the data in `folder` are whole: their hash, and each file's bytes and name."""
+        """What the seal of data that are whole in `folder` holds: their hash, and each file's bytes and name."""
         sizes = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in self._files(folder)]
         return "".join([f"{sha256}\n", *(f"{size} {name}\n" for name, size in sizes)])
 
@@ -194,7 +196,6 @@ class Dataset(AnyDataset):
                 if staging.exists():  # of a process that was killed: one that lives holds the lock
                     shutil.rmtree(staging)
                 staging.mkdir()
-            watch("generating", 0, None)
             splits = dict(self.generate())
             with using(folder):
                 write_arrays(self, splits, staging, watch)

@@ -1,5 +1,6 @@
 """The metrics of a split: every row exactly once, padding never counted."""
 
+import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -7,6 +8,8 @@ import jax
 import numpy as np
 
 from timetrial.devices import Mesh, put_batch
+from timetrial.splits import Split
+from timetrial.stream import ahead, fits_on_device
 from timetrial.workload import Workload
 
 PyTree = Any
@@ -20,42 +23,54 @@ class Evaluator:
         self._mesh = mesh
         rows = workload.eval_batch_size if batch_size is None else batch_size
         self._rows = mesh.round_up(rows)
-        self._batches: dict[str, list[dict[str, jax.Array]]] = {}
+        self._kept: dict[str, list[dict[str, jax.Array]]] = {}
         self._step = jax.jit(workload.evaluate)
 
     def __call__(self, params: PyTree, model_state: PyTree, splits: Iterable[str]) -> dict[str, float]:
         """Metrics by `split/metric` of the given parameters, on `train_eval`, `valid` or `test`."""
-        pending = {split: [self._one(params, model_state, batch) for batch in self._load(split)] for split in splits}
+        pending = {split: self._pass(params, model_state, split) for split in splits}
         metrics: dict[str, float] = {}
         for split, batches in pending.items():
-            weights = [np.asarray(batch["weights"]) for batch in self._load(split)]
-            accumulated = accumulate(jax.device_get(batches), weights)
+            accumulated = accumulate(*zip(*jax.device_get(batches), strict=True))
             for name, value in self._workload.finalize(accumulated).items():
                 metrics[f"{split}/{name}"] = float(value)
         return metrics
 
-    def _one(self, params: PyTree, model_state: PyTree, batch: dict[str, jax.Array]) -> Mapping[str, jax.Array]:
-        """What one batch adds, maybe still computing: all batches are dispatched before the first is read."""
-        added = self._step(params, model_state, batch)
-        return added if self._mesh.steps_in_flight else jax.block_until_ready(added)
+    def _pass(self, params: PyTree, model_state: PyTree, split: str) -> list[tuple[Mapping[str, jax.Array], jax.Array]]:
+        """What each batch adds, maybe still computing, and its weights.
 
-    def _load(self, split: str) -> list[dict[str, jax.Array]]:
-        if split not in self._batches:
-            arrays = self._workload.split(split)
-            rows = len(next(iter(arrays.values())))
-            self._batches[split] = [
-                put_batch(padded_batch(arrays, first, self._rows), self._mesh) for first in range(0, rows, self._rows)
-            ]
-        return self._batches[split]
+        All batches that are on the devices are dispatched before the first is read; of others only some are, since
+        what waits takes memory.
+        """
+        added: list[tuple[Mapping[str, jax.Array], jax.Array]] = []
+        for batch in self._batches(split):
+            added.append((self._step(params, model_state, batch), batch["weights"]))
+            in_flight = self._mesh.steps_in_flight
+            if len(added) > in_flight and (not in_flight or split not in self._kept):
+                jax.block_until_ready(added[-1 - in_flight])
+        return added
+
+    def _batches(self, split: str) -> Iterable[dict[str, jax.Array]]:
+        """On the devices: kept there where they fit, made anew each time where not."""
+        if split in self._kept:
+            return self._kept[split]
+        rows = self._workload.rows(split)
+        numbers = range(-(-len(rows) // self._rows))
+        make = functools.partial(padded_batch, rows, self._rows)
+        if rows.arrays is None or not fits_on_device(rows.arrays, self._mesh):
+            return ahead(make, rows, self._mesh, numbers)
+        self._kept[split] = [put_batch(make(number), self._mesh) for number in numbers]
+        return self._kept[split]
 
 
-def padded_batch(arrays: Mapping[str, np.ndarray], first: int, rows: int) -> dict[str, np.ndarray]:
-    """Rows first, …, first+rows-1 of `arrays`, filled up with repetitions of weight 0 where they end before."""
-    available = len(next(iter(arrays.values())))
-    valid = min(rows, available - first)
-    indices = first + np.minimum(np.arange(rows), valid - 1)
-    batch = {name: array[indices] for name, array in arrays.items()}
-    return {**batch, "weights": (np.arange(rows) < valid).astype(np.float32)}
+def padded_batch(split: Split, rows: int, number: int) -> dict[str, np.ndarray]:
+    """Batch number 0, 1, … of `rows` rows each, the last one filled up with repetitions of weight 0."""
+    first = number * rows
+    batch = split.take(np.arange(first, min(first + rows, len(split))), None)
+    valid = len(next(iter(batch.values())))
+    indices = np.minimum(np.arange(rows), valid - 1)
+    filled = batch if valid == rows else {name: array[indices] for name, array in batch.items()}
+    return {**filled, "weights": (np.arange(rows) < valid).astype(np.float32)}
 
 
 def accumulate(batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]) -> dict[str, np.ndarray]:

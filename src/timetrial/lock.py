@@ -151,7 +151,7 @@ def describe(workload: "Workload", folder: Path) -> dict[str, Any]:
         table["variant_of"] = workload.variant_of
     if workload.data.prepared():
         for split in ("train", "valid", "test"):
-            table[f"{split}_examples"] = len(next(iter(workload.split(split).values())))
+            table[f"{split}_examples"] = len(workload.rows(split))
     return table | {
         "source_sha256": source_sha256(*_sources(workload, folder)),
         "data": f"{workload.data.name} {workload.data.version}",

@@ -7,7 +7,7 @@ from step to step: a step gathers its own batch and derives its own key.
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -21,7 +21,8 @@ from timetrial.metering import Metering
 from timetrial.problem import ContractError, WorkloadProblem, check_same_shapes
 from timetrial.programs import Origin, Programs
 from timetrial.rows import RowsUnknownError, rows_in
-from timetrial.stream import EpochStream, fits_on_device, from_host, gather, on_device, pad_indices
+from timetrial.splits import Split
+from timetrial.stream import EpochStream, from_host, on_device, pad_indices, stretch
 from timetrial.submission import Batch, Feedback, Task, TrainState
 from timetrial.workload import Array, PyTree, Workload
 
@@ -71,11 +72,10 @@ class PureTrainer:
         self._keys = {
             purpose: key_on(seed(purpose), mesh) for purpose in ("init", "opt_state", "step", "eval_params", "select")
         }
-        self._train: Mapping[str, np.ndarray] = workload.split("train")
-        rows = len(next(iter(self._train.values())))
-        self._stream = EpochStream(rows, seed("data"))
-        self._eval_stream = EpochStream(rows, seed("eval_data"))
-        self._data = on_device(self._train, mesh) if fits_on_device(self._train, mesh) else None
+        self._train: Split = workload.rows("train")
+        self._stream = EpochStream(len(self._train), seed("data"), block=self._train.block)
+        self._eval_stream = EpochStream(len(self._train), seed("eval_data"), block=self._train.block)
+        self._data = on_device(self._train, mesh)
         self._initial = jax.jit(workload.init, out_shardings=mesh.replicated)(self._keys["init"])
         self._counts = Counts(0, 0)
         self._loss: Array | None = None
@@ -83,7 +83,7 @@ class PureTrainer:
         self._drawn = 0
         self._plan: tuple[Array, Array] | None = None
         self._plan_end = 0
-        self._host_batches: Iterator[Mapping[str, Array]] | None = None
+        self._host_batches: Generator[Mapping[str, Array]] | None = None
         self._rows: dict[Any, int] = {}
         self._traced: list[Any] = []
         self._rows_exact = True
@@ -131,8 +131,8 @@ class PureTrainer:
         if self._programs.eval_params is None:
             return self._problem.trees(self.state.params, self.state.model_state)
         with self._meter.charged("eval_params"):
-            indices = self._eval_stream.indices(self._evals * self._batch_size, self._batch_size)
-            arguments = (self.state, self._gathered(indices), self._keys["eval_params"], self._hparams)
+            batch = self._batch_of(self._eval_stream, self._evals)
+            arguments = (self.state, batch, self._keys["eval_params"], self._hparams)
             rows = self._rows_through("eval_params", self._programs.eval_params, arguments)
             params, model_state = self._programs.eval_params(*arguments)
             self._meter.has_run("eval_params")
@@ -209,8 +209,10 @@ class PureTrainer:
         return found
 
     def close(self) -> None:
-        """Stops listening to the compiler."""
+        """Stops listening to the compiler, and making batches."""
         self._meter.close()
+        if self._host_batches is not None:
+            self._host_batches.close()
 
     # What a check asks for.
 
@@ -270,14 +272,16 @@ class PureTrainer:
     def _drawn_batches(self) -> Iterator[Batch]:
         while True:
             with self._meter.waiting_for_data():
-                indices = self._stream.indices(self._drawn * self._batch_size, self._batch_size)
-                batch = self._gathered(indices)
+                batch = self._batch_of(self._stream, self._drawn)
                 self._drawn += 1
             yield batch
 
-    def _gathered(self, indices: np.ndarray) -> Batch:
-        """The training rows at `indices`, as a batch of its own on the devices."""
-        return self._problem.anonymous(put_batch(gather(self._train, indices, self._mesh), self._mesh))
+    def _batch_of(self, stream: EpochStream, number: int) -> Batch:
+        """The batch of that number of a stream, on the devices."""
+        start, size = number * self._batch_size, self._batch_size
+        return self._problem.anonymous(
+            put_batch(stretch(self._train, stream, start, size, self._mesh.size), self._mesh)
+        )
 
     def _padded(self, batch: Batch) -> Batch:
         """A selected batch, filled up with rows of weight 0 so that the devices divide it."""

@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from timetrial.data import Dataset
+from timetrial.data import AnyDataset
 from timetrial.errors import UserError
+from timetrial.splits import Split
 from timetrial.target import Target
 
 Array = jax.Array
@@ -120,9 +121,9 @@ class Workload:
     loss: Loss
     evaluate: Evaluate
     finalize: Finalize
-    data: Dataset
+    data: AnyDataset
     train_eval_rows: int
-    """The split `train_eval` is the first this many rows of `train`."""
+    """The split `train_eval` is this many rows of `train`: the first ones, or of records some at equal distances."""
     fields: Mapping[str, Field]
     """The fields of a batch, so that every workload can be tried without its data."""
     loss_type: Literal["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_absolute_error", "ctc"]
@@ -143,11 +144,16 @@ class Workload:
     has_dropout: bool = False
     has_label_smoothing: bool = False
 
+    def rows(self, split: str) -> Split:
+        """The rows of `train`, `train_eval`, `valid` or `test`."""
+        if split == "train_eval":
+            return self.data.rows("train").sample(self.train_eval_rows)
+        return self.data.rows(split)
+
     def split(self, name: str) -> Mapping[str, np.ndarray]:
-        """The rows of `train`, `train_eval`, `valid` or `test`, by field."""
-        if name == "train_eval":
-            return {key: array[: self.train_eval_rows] for key, array in self.data.arrays("train").items()}
-        return self.data.arrays(name)
+        """All rows of `train`, `train_eval`, `valid` or `test` by field, for data that fit into memory."""
+        rows = self.rows(name)
+        return rows.take(np.arange(len(rows)), None) if rows.arrays is None else rows.arrays
 
     def abstract_batch(self, rows: int) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes and dtypes of a batch of `rows` rows."""

@@ -165,8 +165,8 @@ def test_an_incomplete_data_set_is_seen_without_reading_it_and_made_anew(tmp_pat
 
 
 def test_rows_of_another_hash_are_refused_and_not_kept(tmp_path):
-    wrong = tiny(sha256="0" * 64, packages={"numpy": np.__version__})
-    message = f"data set tiny 1.0.0: its SHA-256 is {tiny_data.tiny_sha256()[:16]}…, expected 0000000000000000…"
+    wrong = tiny(sha256="f" * 64, packages={"numpy": np.__version__})
+    message = f"data set tiny 1.0.0: its SHA-256 is {tiny_data.tiny_sha256()[:16]}…, expected ffffffffffffffff…"
     with pytest.raises(UserError, match=f"{re.escape(message)}; check the versions of numpy"):
         wrong.prepare(tmp_path)
     assert left_in(tmp_path) == {".lock"}

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from timetrial.devices import Mesh
-from timetrial.stream import EpochStream, from_host, gather, on_device
+from timetrial.splits import ArraySplit
+from timetrial.stream import EpochStream, from_host, on_device, padded
 
 
 @given(rows=st.integers(1, 60), epoch=st.integers(0, 5), seed=st.integers(0, 2**64 - 1))
@@ -42,21 +43,15 @@ def test_the_order_is_the_one_that_numpy_promised_to_keep():
 
 
 def test_batches_from_the_host_follow_the_stream_from_any_position():
-    arrays = {"x": np.arange(10)}
     stream = EpochStream(10, 3)
-    batches = from_host(arrays, stream, Mesh.local(), 4, first=5)
+    batches = from_host(ArraySplit({"x": np.arange(10)}), stream, Mesh.local(), 4, first=5)
     for number in (5, 6, 7):
         assert next(batches)["x"].tolist() == stream.indices(4 * number, 4).tolist()
 
 
 @pytest.mark.parametrize(("rows", "weighted"), [(4, False), (8, False), (5, True)])
 def test_rows_that_the_devices_do_not_divide_are_padded_with_weight_zero(rows, weighted):
-    class FourDevices(Mesh):
-        @property
-        def size(self) -> int:
-            return 4
-
-    batch = gather({"x": np.arange(20)}, np.arange(rows), FourDevices(Mesh.local().mesh))
+    batch = padded({"x": np.arange(rows)}, 4)
     assert len(batch["x"]) % 4 == 0
     assert ("weights" in batch) == weighted
     if weighted:
@@ -66,5 +61,7 @@ def test_rows_that_the_devices_do_not_divide_are_padded_with_weight_zero(rows, w
 def test_data_on_the_device_are_no_longer_in_their_file(tmp_path):
     np.save(tmp_path / "x.npy", np.ones((1000, 64), np.float32))
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    (array,) = on_device({"x": mapped}, Mesh.local()).values()
+    found = on_device(ArraySplit({"x": mapped}), Mesh.local())
+    assert found is not None
+    (array,) = found.values()
     assert not np.shares_memory(np.asarray(array.addressable_shards[0].data), mapped)

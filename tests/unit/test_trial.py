@@ -424,7 +424,7 @@ def test_a_selected_batch_may_carry_an_array_of_the_state(tmp_path):
 
 def test_batches_from_the_host_train_exactly_like_batches_on_the_device(tmp_path, monkeypatch):
     on_device = run(tmp_path)
-    monkeypatch.setattr("timetrial.trainer.fits_on_device", lambda arrays, mesh: False)
+    monkeypatch.setattr("timetrial.stream.fits_on_device", lambda arrays, mesh: False)
     assert losses(run(tmp_path)) == pytest.approx(losses(on_device), rel=1e-6)
 
 

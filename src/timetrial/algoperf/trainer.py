@@ -1,10 +1,11 @@
 """The trainer of AlgoPerf submissions: the host calls `update_params` step by step, as AlgoPerf's own runner does."""
 
+import contextlib
 import inspect
 import math
 import time
 from collections import namedtuple
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
@@ -23,7 +24,7 @@ from timetrial.devices import Mesh, put_replicated
 from timetrial.judge import Counts, Meters, Observed, TrainingComplete
 from timetrial.metering import Metering
 from timetrial.problem import ContractError, check_same_shapes
-from timetrial.stream import EpochStream, fits_on_device, from_host, on_device, pad_indices
+from timetrial.stream import EpochStream, from_host, on_device, pad_indices
 from timetrial.submission import Feedback, Task
 from timetrial.workload import Array, PyTree, Workload
 
@@ -78,10 +79,9 @@ class AlgoPerfTrainer:
             # AlgoPerf's runner built the models of that time with this hyperparameter.
             dropout_rate=getattr(self._hparams, "dropout_rate", None) if entry.per_device else None,
         )
-        arrays: Mapping[str, np.ndarray] = workload.split("train")
-        self._stream = EpochStream(len(next(iter(arrays.values()))), seed("data"))
-        self._train = arrays
-        self._data = on_device(arrays, mesh) if fits_on_device(arrays, mesh) else None
+        self._train = workload.rows("train")
+        self._stream = EpochStream(len(self._train), seed("data"), block=self._train.block)
+        self._data = on_device(self._train, mesh)
         # On no device in particular, since pmap takes keys that lie elsewhere for a mistake.
         self._keys = {purpose: jnp.asarray(_words(seed(purpose))) for purpose in ("init", "opt_state", "step")}
         key = jax.random.wrap_key_data(self._keys["init"], impl="threefry2x32")
@@ -274,8 +274,9 @@ class AlgoPerfTrainer:
         return found
 
     def close(self) -> None:
-        """Stops listening to the compiler."""
+        """Stops listening to the compiler, and making batches."""
         self._meter.close()
+        self._batches.close()
 
     # A step.
 
@@ -332,15 +333,16 @@ class AlgoPerfTrainer:
 
     # Batches.
 
-    def _queue(self) -> Iterator[Mapping[str, Any]]:
+    def _queue(self) -> Generator[Mapping[str, Any]]:
         """The batches from number `_drawn` on, for ever."""
         if self._data is None:
-            ahead = from_host(self._train, self._stream, self._mesh, self._batch_size, first=self._drawn)
-            while True:
-                with self._meter.waiting_for_data():
-                    batch = self._lay_out(next(ahead))
-                self._drawn += 1
-                yield batch
+            batches = from_host(self._train, self._stream, self._mesh, self._batch_size, first=self._drawn)
+            with contextlib.closing(batches):
+                while True:
+                    with self._meter.waiting_for_data():
+                        batch = self._lay_out(next(batches))
+                    self._drawn += 1
+                    yield batch
         while True:
             with self._meter.waiting_for_data():
                 flat = self._stream.indices(self._drawn * self._batch_size, _AHEAD * self._batch_size)

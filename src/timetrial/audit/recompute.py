@@ -71,7 +71,7 @@ class Recomputer:
             "target": None if workload.target is None else workload.target.to_json(),
             "test_target": None if workload.test_target is None else workload.test_target.to_json(),
             "default_batch_size": workload.default_batch_size,
-            "rows": {name: len(next(iter(workload.split(name).values()))) for name in ("train_eval", "valid", "test")},
+            "rows": {name: len(workload.rows(name)) for name in ("train_eval", "valid", "test")},
             "lock": self._lock,
             "hardware": machine.hardware(),
             "packages": machine.packages(),

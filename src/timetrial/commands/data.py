@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from timetrial.commands.output import add_format, print_json, print_table
-from timetrial.data import SPLITS, DataFolderError, Dataset, Watch, data_root
+from timetrial.data import SPLITS, AnyDataset, DataFolderError, Watch, data_root
 from timetrial.errors import UserError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 class _Used(NamedTuple):
-    dataset: Dataset
+    dataset: AnyDataset
     workloads: list[str]
 
     @property
@@ -93,13 +93,13 @@ def _describe(used: _Used, *, verify: bool) -> dict[str, Any]:
         "version": dataset.version,
         "workloads": used.workloads,
         "state": state,
-        "rows": {s: len(next(iter(dataset.arrays(s).values()))) for s in SPLITS} if prepared else None,
+        "rows": {s: len(dataset.rows(s)) for s in SPLITS} if prepared else None,
         "bytes": dataset.bytes_on_disk(),
         "packages": [
             {"name": name, "needed": version, "installed": installed[name]}
             for name, version in dataset.packages.items()
         ],
-        "needs": dataset.needs(),
+        "needs": None if prepared else dataset.needs(),
         "licence": dataset.licence,
     }
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from timetrial.data import SPLITS, UNKNOWN_SHA256, AnyDataset, Watch, data_root
+from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, Watch, data_root, using
 
 Example = Mapping[str, Any]
 """What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
@@ -25,8 +25,8 @@ Row = dict[str, np.ndarray]
 """A workload's fields of one row; where records are blocks of rows, of all rows of a record, with an axis of rows."""
 RAW_FOLDER = "raw"
 TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 64, "test": 64}
-_SHARDS = "shards.json"
-"""For each split, the numbers of records and of rows of each shard."""
+SHARDS = "shards.json"
+"""In the folder of a split: the numbers of records and of rows of each shard."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +60,8 @@ class Layout:
     """Of the records, about, beside the raw files."""
     hours: float
     """To make them on a machine of 16 cores, about."""
-    sizes: Mapping[str, int]
-    """Rows of each split of the real data."""
+    sizes: Mapping[str, int | None]
+    """Rows of each split of the real data; None where that is not known before they are made."""
     features: Callable[[], Any]
     """A tfds FeaturesDict without images or audio: encoded bytes (`Text`), or a `Tensor` with an encoding.
 
@@ -133,7 +133,7 @@ class Recorded(AnyDataset):
         )
 
     def rows(self, split: str, root: Path | None = None) -> "RecordSplit":
-        return RecordSplit(self.prepare(root), split, self.pipeline, self.layout.block)
+        return RecordSplit(self.prepare(root) / split, self.pipeline, self.layout.block)
 
     def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
         """All rows of a split as they are evaluated; for a twin."""
@@ -146,16 +146,28 @@ class Recorded(AnyDataset):
             return self.layout.parts(raw_folder(self.layout, root), folder, split)
         return [functools.partial(_twin_examples, self.layout, split)]
 
+    def rows_expected(self, split: str) -> int | None:
+        """How many rows a split will have, where that is known."""
+        return self.layout.sizes[split] if self.twin_of is None else TWIN_ROWS[split]
+
     def _make(self, folder: Path, watch: Watch) -> None:
         from timetrial.full.recording import write_records
 
-        raise NotImplementedError(write_records, folder, watch)
+        staging = folder.parent / ".staging"
+        with using(folder):
+            staging.mkdir(exist_ok=True)  # what is in it is gone on with
+        write_records(self, folder.parent.parent, staging, watch)
+        watch("verifying", 0, None)
+        with using(folder):
+            self._seal(staging, folder)
 
     def _files(self, folder: Path) -> list[Path]:
-        return sorted(path for path in folder.iterdir() if path.is_file() and path.name != "SHA256")
+        return sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
 
     def _hash(self, folder: Path) -> str:
-        raise NotImplementedError
+        from timetrial.full.recording import hash_records
+
+        return hash_records(folder, self._files(folder))
 
 
 def raw_folder(layout: Layout, root: Path | None = None) -> Path:
@@ -168,7 +180,34 @@ def _twin_examples(layout: Layout, split: str) -> Iterator[Example]:
 
 
 def _needs(layout: Layout) -> str | None:
-    raise NotImplementedError
+    """What to put where, as long as something is missing or has another size than is published."""
+    folder = raw_folder(layout)
+    states = [_raw_state(folder, file) for file in layout.raw]
+    if all(state == "there" for state in states):
+        return None
+    lines = [
+        f"its licence ({layout.licence}) leaves it to you to get its files. {layout.access}",
+        f"  Then put into {folder}:",
+        *(f"    {_described(file)}: {state}" for file, state in zip(layout.raw, states, strict=True)),
+        f"  The records take about {layout.space_bytes / 1e9:,.0f} GB beside these, and {layout.hours:g} h to make.",
+    ]
+    return "\n".join(lines)
+
+
+def _raw_state(folder: Path, file: RawFile) -> str:
+    found = sorted(folder.glob(file.path))
+    if len(found) < file.count:
+        return "missing" if file.count == 1 else f"{len(found):,} of {file.count:,} are there"
+    size = sum(path.stat().st_size for path in found)
+    if file.bytes is not None and size != file.bytes:
+        return f"has {size:,} bytes"
+    return "there"
+
+
+def _described(file: RawFile) -> str:
+    what = file.path if file.count == 1 else f"{file.path} ({file.count:,} files)"
+    size = "" if file.bytes is None else f", {file.bytes:,} bytes"
+    return f"{what} from {file.source}{size}"
 
 
 class RecordSplit:
@@ -176,17 +215,14 @@ class RecordSplit:
 
     arrays = None
 
-    def __init__(
-        self, folder: Path, split: str, pipeline: Pipeline, block: int, sampled: np.ndarray | None = None
-    ) -> None:
-        """`sampled` are the indices of the rows to take, where they are not all."""
+    def __init__(self, folder: Path, pipeline: Pipeline, block: int, sampled: np.ndarray | None = None) -> None:
+        """`folder` is that of the split; `sampled` are the indices of the rows to take, where they are not all."""
         self._folder = folder
-        self._split = split
         self._pipeline = pipeline
         self._sampled = sampled
         self.block = block
         self.together = 1 if pipeline.mix is None else 2
-        shards = np.array(json.loads((folder / _SHARDS).read_text())[split])
+        shards = np.array(json.loads((folder / SHARDS).read_text()))
         self._first_record, self._first_row = (np.append(0, np.cumsum(column)) for column in shards.T)
 
     def __len__(self) -> int:
@@ -215,14 +251,15 @@ class RecordSplit:
     def sample(self, rows: int) -> "RecordSplit":
         """Rows at equal distances: records may be in the order of their classes."""
         everywhere = np.arange(min(rows, len(self))) * len(self) // min(rows, len(self))
-        return RecordSplit(self._folder, self._split, self._pipeline, self.block, everywhere)
+        return RecordSplit(self._folder, self._pipeline, self.block, everywhere)
 
     @functools.cached_property
     def _source(self) -> Any:
         """The records, by number: opened in each process that reads them."""
         import tensorflow_datasets as tfds
 
-        return tfds.builder_from_directory(self._folder).as_data_source(split=self._split)
+        (split,) = tfds.builder_from_directory(str(self._folder)).as_data_source().values()
+        return split
 
     def _taken_from_blocks(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         shard = np.searchsorted(self._first_row, indices, side="right") - 1

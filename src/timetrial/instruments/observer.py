@@ -6,7 +6,6 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from timetrial.devices import Mesh, put_replicated
 from timetrial.errors import UserError
@@ -20,7 +19,7 @@ from timetrial.instruments.readings import readings
 from timetrial.instruments.sets import absences, has
 from timetrial.judge import Counts, Observed
 from timetrial.problem import WorkloadProblem
-from timetrial.stream import EpochStream
+from timetrial.stream import EpochStream, stretch
 from timetrial.submission import Batch, Leaves
 from timetrial.workload import PyTree, Workload
 
@@ -67,8 +66,8 @@ class Observer:
         self._now = now
         self._writer = LogWriter(folder / LOG_NAME, resume=resume)
         self._problem = WorkloadProblem(workload)
-        self._train = workload.split("train")
-        self._stream = EpochStream(len(next(iter(self._train.values()))), seed)
+        self._train = workload.rows("train")
+        self._stream = EpochStream(len(self._train), seed, block=self._train.block)
         self._key = put_replicated(jax.random.key(seed & 0xFFFFFFFF), mesh)
         self._copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
         self._begun: _Begun | None = None
@@ -177,8 +176,7 @@ class Observer:
     def _probe_batch(self, step: int) -> Batch:
         """Rows for the look at `step`, on every device."""
         number = step // self._choice.every if self._choice.every != "log" else step
-        indices = self._stream.indices(number * self._rows, self._rows)
-        named = {name: np.asarray(array[indices]) for name, array in self._train.items()}
+        named = stretch(self._train, self._stream, number * self._rows, self._rows, devices=1)
         return put_replicated(self._problem.anonymous(named), self._mesh)
 
 
