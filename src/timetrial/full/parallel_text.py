@@ -165,7 +165,7 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="as statmt.org gives it: research",
     citation="Bojar et al., Findings of the 2017 Conference on Machine Translation (WMT17)",
-    access="anybody may download them",
+    access="No account is needed.",
     raw=[
         RawFile(
             path="training-parallel-europarl-v7.tgz",
@@ -200,7 +200,7 @@ LAYOUT = Layout(
     ],
     space_bytes=10**9,
     hours=0.5,
-    sizes={"valid": 3_000, "test": 3_003},
+    sizes={"train": None, "valid": 3_000, "test": 3_003},
     features=_features,
     parts=_parts,
     twin=_twin,

@@ -147,7 +147,7 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="CC-BY-4.0",
     citation="Panayotov et al., Librispeech: an ASR corpus based on public domain audio books, ICASSP 2015",
-    access="anybody may download them",
+    access="No account is needed.",
     raw=[
         RawFile(
             path=f"{name}.tar.gz", source=f"https://www.openslr.org/resources/12/{name}.tar.gz", bytes=size, sha256=sha

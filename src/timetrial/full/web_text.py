@@ -123,7 +123,7 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="ODC-By 1.0",
     citation="Penedo et al., The FineWeb Datasets (2024), arXiv:2406.17557",
-    access="anybody may download them",
+    access="No account is needed.",
     raw=[
         RawFile(
             path=_DOCUMENTS,
@@ -140,7 +140,7 @@ LAYOUT = Layout(
     ],
     space_bytes=19 * 10**9,
     hours=2.0,
-    sizes={"valid": _EVALUATED_ROWS, "test": _EVALUATED_ROWS},
+    sizes={"train": None, "valid": _EVALUATED_ROWS, "test": _EVALUATED_ROWS},
     features=_features,
     parts=_parts,
     twin=_twin,
