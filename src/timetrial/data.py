@@ -79,6 +79,10 @@ class AnyDataset(ABC):
     def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
         """All rows of a split, by field."""
 
+    def twin(self) -> "AnyDataset":
+        """Noise that looks like the data set; raises `UserError` where there is no such twin."""
+        raise UserError(f"data set {self.name} has no synthetic twin: it is had in minutes itself")
+
     @abstractmethod
     def _make(self, folder: Path, watch: Watch) -> None:
         """Makes what is to be in `folder`, and seals it (`_seal`). The data set's lock is held."""

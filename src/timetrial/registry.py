@@ -48,9 +48,11 @@ def _track_of(base: str) -> str:
 def base_of(name: str) -> str:
     """The base workload, a folder's name, of a workload or variant; `UserError` where none can be meant.
 
-    A variant's name begins with its base's, and an underscore (a fixed one) or a plus (any composition).
+    A variant's name begins with its base's, and an underscore (a fixed one) or a plus (any composition); what is behind
+    an @ says on which data.
     """
-    bases = [base for base in workload_names() if name == base or name.startswith((f"{base}_", f"{base}+"))]
+    plain = name.partition("@")[0]
+    bases = [base for base in workload_names() if plain == base or plain.startswith((f"{base}_", f"{base}+"))]
     if not bases:
         raise unknown("workload", name, workload_names(), "`timetrial list` shows all.")
     return max(bases, key=len)

@@ -2,7 +2,8 @@
 
 A workload's module says which fields of its model may take which values (`AXES`), and makes a workload of a model
 (`build`). A variant is a composition over those axes. Two are fixed and have names of their own (`VARIANTS`); any other
-is named by what it changes: `lobes+activation=tanh+width=24`.
+is named by what it changes: `lobes+activation=tanh+width=24`. What ends in `@twin` is for trying the harness where the
+data are not: `ogbg@twin`.
 """
 
 import dataclasses
@@ -17,6 +18,13 @@ from timetrial.errors import UserError, unknown
 if TYPE_CHECKING:
     from timetrial.workload import Workload
 
+TWIN = "twin"
+_TWIN_SIZES: Mapping[str, int] = {
+    "default_batch_size": 4,
+    "max_batch_size": 16,
+    "eval_batch_size": 16,
+    "train_eval_rows": 32,
+}
 Changes = Mapping[str, Any]
 """Names of axes to other values than the base's."""
 
@@ -39,12 +47,19 @@ def composed_name(base: str, changes: Changes) -> str:
 def build(base: str, name: str) -> "Workload":
     """The workload of that name: the base's own, a fixed variant, or a composition. Imports jax.
 
-    Raises `UserError` for a name that says none of these.
+    With `@twin` behind it, on the synthetic twin of the data set: tried with it, and another workload. Raises
+    `UserError` for a name that says none of these.
     """
     module = _module(base)
-    if name == base:
+    plain, at, data = name.partition("@")
+    changes = {} if plain == base else _changes(base, plain)
+    if at:
+        if data != TWIN:
+            raise UserError(f"workload {name!r}: only {plain}@{TWIN} is known, on a synthetic twin of the data")
+        workload: Workload = module.build(replace(module.MODEL, **changes), module.WORKLOAD.data.twin())
+        return replace(workload, name=name, **_TWIN_SIZES)
+    if plain == base:
         return module.WORKLOAD
-    changes = _changes(base, name)
     return replace(module.build(replace(module.MODEL, **changes)), name=name, variant_of=base)
 
 

@@ -174,7 +174,7 @@ def test_rows_of_another_hash_are_refused_and_not_kept(tmp_path):
 
 def test_prepared_rows_of_another_hash_are_not_taken_for_the_data_set(tmp_path):
     tiny().prepare(tmp_path)
-    assert tiny(sha256="0" * 64).state(tmp_path) == "incomplete"
+    assert tiny(sha256="f" * 64).state(tmp_path) == "incomplete"
 
 
 def test_all_missing_packages_and_files_are_named_with_one_command_before_anything_is_made(tmp_path):

@@ -7,19 +7,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from timetrial.workloads.ogbg.model import ENTITIES, LABELS, GraphNetwork
+from timetrial.workloads.ogbg.model import ENTITIES, GraphNetwork
 
-from timetrial.full.data import not_yet
+from timetrial.data import AnyDataset
 from timetrial.full.describe import Rule, dense, norm
+from timetrial.full.molpcba import BONDS, DATASET, LABELS, NODES, UNKNOWN
 from timetrial.full.padding import before_padding
 from timetrial.metrics.ranking import mean_average_precision
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"
-NODES, BONDS = 332, 356
-"""Of the largest molecule."""
-UNKNOWN = 2
-"""The label of a molecule that was not tried."""
 FIELDS = {
     "atoms": Field((NODES, 9), np.uint8, below=119),
     "atom_padding": Field((), np.int32, below=NODES),
@@ -29,12 +26,6 @@ FIELDS = {
     "label": Field((LABELS,), np.uint8, below=UNKNOWN + 1),
 }
 """The features of atoms and bonds that OGB gives, as numbers; the paddings are how many of the places are free."""
-DATASET = not_yet(
-    "ogbg_molpcba",
-    licence="MIT",
-    citation="Hu et al., Open Graph Benchmark: Datasets for Machine Learning on Graphs (2020), arXiv:2005.00687",
-    source="tensorflow-datasets' ogbg_molpcba, from snap.stanford.edu/ogb",
-)
 DROPOUT_RATE = 0.1
 """Where a submission asks for no other rate."""
 AXES: Mapping[str, tuple[Any, ...]] = {
@@ -70,8 +61,8 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def build(model: GraphNetwork) -> Workload:
-    """The workload of this model."""
+def build(model: GraphNetwork, data: AnyDataset = DATASET) -> Workload:
+    """The workload of this model on these data."""
 
     def graph(batch: Batch) -> dict[str, Array]:
         """What the model reads of a batch."""
@@ -109,7 +100,7 @@ def build(model: GraphNetwork) -> Workload:
         loss=loss,
         evaluate=evaluate,
         finalize=finalize,
-        data=DATASET,
+        data=data,
         train_eval_rows=43_793,
         fields=FIELDS,
         loss_type="softmax_cross_entropy",

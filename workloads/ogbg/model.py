@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from timetrial.full.dropping import dropping
+from timetrial.full.molpcba import LABELS
 
-LABELS = 128
 HIDDEN = 256
 """Features of each layer of an update."""
 ENTITIES = ("edge", "node", "graph")

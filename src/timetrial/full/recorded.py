@@ -54,7 +54,7 @@ class Layout:
     licence: str
     citation: str
     access: str
-    """What to do before the files may be had, in a sentence: an agreement to sign, an account to make."""
+    """What is to be done before the files may be had, in a sentence: an agreement to sign, an account to make."""
     raw: Sequence[RawFile]
     space_bytes: int
     """Of the records, about, beside the raw files."""
@@ -186,8 +186,8 @@ def _needs(layout: Layout) -> str | None:
     if all(state == "there" for state in states):
         return None
     lines = [
-        f"its licence ({layout.licence}) leaves it to you to get its files. {layout.access}",
-        f"  Then put into {folder}:",
+        f"its files are to be put into place by you; they are under {layout.licence}. {layout.access}",
+        f"  Put into {folder}:",
         *(f"    {_described(file)}: {state}" for file, state in zip(layout.raw, states, strict=True)),
         f"  The records take about {layout.space_bytes / 1e9:,.0f} GB beside these, and {layout.hours:g} h to make.",
     ]
