@@ -92,7 +92,7 @@ def test_sound_of_another_format_is_refused(learnt, content, said):
 
 def test_sound_without_its_words_is_refused(learnt):
     other = archive(learnt / "dev-clean.tar.gz", said={"19-198-0009": "A"})
-    with pytest.raises(UserError, match="does not tell what is said in 19-198-0000.flac"):
+    with pytest.raises(UserError, match=r"does not tell what is said in 19-198-0000\.flac"):
         list(utterances.examples(other, learnt))
 
 

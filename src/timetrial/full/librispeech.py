@@ -7,6 +7,7 @@ Shapes: B rows, N samples, T frames, S shortened frames, L labels, V classes. Cl
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from timetrial.data import AnyDataset
 from timetrial.full import pieces
 from timetrial.full.audio import FRAME, heard_frames
 from timetrial.full.padding import before_padding
-from timetrial.full.recorded import Recorded
 from timetrial.full.speech_layers import shortened
-from timetrial.full.utterances import CLASSES, LABELS, LAYOUT, PIPELINE, SAMPLES
+from timetrial.full.utterances import CLASSES, DATASET, LABELS, SAMPLES
 from timetrial.metrics.words import word_error_rate
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, row_weights
 
@@ -31,7 +32,6 @@ FIELDS = {
     "label_padding": Field((), np.int32, below=LABELS),
 }
 """At most 20 s of samples and 256 pieces of words; the paddings are the numbers of those behind what was said."""
-DATASET = Recorded.of(LAYOUT, PIPELINE)
 DROPOUT_RATE = 0.1
 """Where a submission asks for no other rate."""
 
@@ -71,16 +71,18 @@ def decode(path: np.ndarray) -> np.ndarray:
     return merged[merged != BLANK]
 
 
-def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Nats a label (`loss`), and the word error rate of the likeliest path (`wer`)."""
-    vocabulary = pieces.read(DATASET)
+def finalize(accumulated: Mapping[str, np.ndarray], data: AnyDataset = DATASET) -> dict[str, float]:
+    """Nats a label (`loss`), and the word error rate of the likeliest path (`wer`), spelt with the pieces of `data`."""
+    vocabulary = pieces.read(data)
     said = [pieces.spell(decode(path).tolist(), vocabulary) for path in accumulated["path"]]
     meant = [pieces.spell(labels.tolist(), vocabulary) for labels in accumulated["labels"]]
     return {"loss": float(accumulated["loss"] / accumulated["terms"]), "wer": word_error_rate(said, meant)}
 
 
-def build(model: Any, *, name: str, rows_coupled: bool, param_info: Callable[[PyTree], PyTree]) -> Workload:
-    """The workload with this model; `param_info` describes its parameters."""
+def build(
+    model: Any, data: AnyDataset, *, name: str, rows_coupled: bool, param_info: Callable[[PyTree], PyTree]
+) -> Workload:
+    """The workload with this model on these data; `param_info` describes the parameters."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         variables = model.init(key, jnp.zeros((1, FRAME), jnp.int16), jnp.ones((1, FRAME), bool), None, train=False)
@@ -120,8 +122,8 @@ def build(model: Any, *, name: str, rows_coupled: bool, param_info: Callable[[Py
         apply=apply,
         loss=loss,
         evaluate=evaluate,
-        finalize=finalize,
-        data=DATASET,
+        finalize=partial(finalize, data=data),
+        data=data,
         train_eval_rows=5_376,
         fields=FIELDS,
         loss_type="ctc",

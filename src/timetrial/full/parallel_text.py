@@ -17,7 +17,7 @@ import numpy as np
 
 from timetrial.errors import UserError
 from timetrial.full import pieces
-from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Row
+from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Recorded, Row
 
 SYMBOLS = 32_000
 LENGTH = 256
@@ -165,7 +165,7 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="as statmt.org gives it: research",
     citation="Bojar et al., Findings of the 2017 Conference on Machine Translation (WMT17)",
-    access="No account is needed.",
+    access="Nothing is asked before the download.",
     raw=[
         RawFile(
             path="training-parallel-europarl-v7.tgz",
@@ -207,4 +207,4 @@ LAYOUT = Layout(
     companions=_companions,
     packages={"sentencepiece": "0.2.3"},
 )
-PIPELINE = Pipeline(row=row)
+DATASET = Recorded.of(LAYOUT, Pipeline(row=row))

@@ -17,7 +17,7 @@ import numpy as np
 from timetrial.errors import UserError
 from timetrial.full import pieces
 from timetrial.full.extra import extra
-from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Row
+from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Recorded, Row
 
 SAMPLE_RATE = 16_000
 SAMPLES = 20 * SAMPLE_RATE
@@ -147,7 +147,7 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="CC-BY-4.0",
     citation="Panayotov et al., Librispeech: an ASR corpus based on public domain audio books, ICASSP 2015",
-    access="No account is needed.",
+    access="Nothing is asked before the download.",
     raw=[
         RawFile(
             path=f"{name}.tar.gz", source=f"https://www.openslr.org/resources/12/{name}.tar.gz", bytes=size, sha256=sha
@@ -163,4 +163,4 @@ LAYOUT = Layout(
     companions=_companions,
     packages={"sentencepiece": "0.2.3"},
 )
-PIPELINE = Pipeline(row=row)
+DATASET = Recorded.of(LAYOUT, Pipeline(row=row))

@@ -17,7 +17,7 @@ import numpy as np
 
 from timetrial.errors import UserError
 from timetrial.full.extra import extra
-from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Row
+from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Recorded, Row
 
 SYMBOLS = 50_257
 LENGTH = 1024
@@ -123,7 +123,7 @@ LAYOUT = Layout(
     version="1.0.0",
     licence="ODC-By 1.0",
     citation="Penedo et al., The FineWeb Datasets (2024), arXiv:2406.17557",
-    access="No account is needed.",
+    access="Nothing is asked before the download.",
     raw=[
         RawFile(
             path=_DOCUMENTS,
@@ -146,4 +146,4 @@ LAYOUT = Layout(
     twin=_twin,
     packages={"tiktoken": "0.14.0"},
 )
-PIPELINE = Pipeline(row=row)
+DATASET = Recorded.of(LAYOUT, Pipeline(row=row))
