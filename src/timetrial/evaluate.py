@@ -7,8 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from timetrial.batches import padded_batch
 from timetrial.devices import Mesh, put_batch
-from timetrial.splits import Split
 from timetrial.stream import ahead, fits_on_device
 from timetrial.workload import Workload
 
@@ -61,16 +61,6 @@ class Evaluator:
             return ahead(make, rows, self._mesh, numbers)
         self._kept[split] = [put_batch(make(number), self._mesh) for number in numbers]
         return self._kept[split]
-
-
-def padded_batch(split: Split, rows: int, number: int) -> dict[str, np.ndarray]:
-    """Batch number 0, 1, … of `rows` rows each, the last one filled up with repetitions of weight 0."""
-    first = number * rows
-    batch = split.take(np.arange(first, min(first + rows, len(split))), None)
-    valid = len(next(iter(batch.values())))
-    indices = np.minimum(np.arange(rows), valid - 1)
-    filled = batch if valid == rows else {name: array[indices] for name, array in batch.items()}
-    return {**filled, "weights": (np.arange(rows) < valid).astype(np.float32)}
 
 
 def accumulate(batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from timetrial.batches import EpochStream, stretch
 from timetrial.checkpoint import Checkpoint, like_tree, to_host
 from timetrial.devices import Mesh, key_on, put_batch, put_replicated
 from timetrial.judge import Counts, Meters, Observed
@@ -22,7 +23,7 @@ from timetrial.problem import ContractError, WorkloadProblem, check_same_shapes
 from timetrial.programs import Origin, Programs
 from timetrial.rows import RowsUnknownError, rows_in
 from timetrial.splits import Split
-from timetrial.stream import EpochStream, from_host, on_device, pad_indices, stretch
+from timetrial.stream import from_host, on_device, pad_indices
 from timetrial.submission import Batch, Feedback, Task, TrainState
 from timetrial.workload import Array, PyTree, Workload
 

@@ -2,10 +2,12 @@
 
 import functools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from toys import FEATURES, toy_splits
 
 from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Recorded, Row
 
@@ -93,3 +95,26 @@ def squares(example: Example, random: np.random.RandomState | None) -> Row:
 def mix(first: Row, second: Row, random: np.random.RandomState) -> tuple[Row, Row]:
     """Each with the other's square."""
     return {**first, "square": second["square"]}, {**second, "square": first["square"]}
+
+
+def toy_records() -> Recorded:
+    """Rows of the toy workload as records: 256, 64 and 64."""
+    described = replace(digits().layout, name="toy_records", features=features_of_toy, twin=rows_of_toy)
+    return Recorded.of(described, Pipeline(row=toy_row)).twin()
+
+
+def features_of_toy() -> Any:
+    import tensorflow_datasets as tfds
+
+    x = tfds.features.Tensor(shape=(FEATURES,), dtype=np.float32, encoding="bytes")
+    return {"x": x, "label": tfds.features.Tensor(shape=(), dtype=np.int32)}
+
+
+def rows_of_toy(split: str, random: np.random.RandomState, rows: int) -> Iterator[Example]:
+    found = toy_splits()[split]
+    for i in range(rows):
+        yield {"x": found["x"][i], "label": found["label"][i]}
+
+
+def toy_row(example: Example, random: np.random.RandomState | None) -> Row:
+    return {"x": example["x"], "label": np.int32(example["label"])}

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import ROWS, toy_workload
 
+from timetrial.batches import padded_batch
 from timetrial.data import InMemory
 from timetrial.devices import Mesh
-from timetrial.evaluate import Evaluator, accumulate, padded_batch
+from timetrial.evaluate import Evaluator, accumulate
 from timetrial.splits import ArraySplit
 
 SPLITS = ("train_eval", "valid", "test")

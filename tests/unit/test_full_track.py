@@ -95,10 +95,11 @@ def test_axes_begin_with_the_bases_values_and_hold_those_of_the_variants():
 
 
 @pytest.mark.parametrize("base", BASES)
-def test_what_needs_data_says_that_they_cannot_be_prepared_yet(base):
+def test_what_needs_data_says_which_files_are_missing(base, tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMETRIAL_DATA", str(tmp_path))
     workload = load(base)
-    with pytest.raises(UserError, match=f"data set {workload.data.name}: timetrial does not prepare it yet"):
-        workload.split("valid")
+    with pytest.raises(UserError, match=f"data set {workload.data.name}: "):
+        workload.rows("valid")
 
 
 def test_commands_mean_the_mini_track_unless_a_workload_of_the_full_one_is_named(capsys):

@@ -18,8 +18,8 @@ STDLIB_ONLY = {"target", "ruleset", "record", "chain", "fields", "fingerprint", 
 """What timetrial_scoring may import of timetrial."""
 LAYERS = [
     STDLIB_ONLY | {"registry"},
-    {"data", "workload", "submission", "tuning"},
-    {"clock", "evaluate", "checkpoint", "devices", "lock"},
+    {"splits", "batches", "data", "workload", "submission", "tuning"},
+    {"clock", "stream", "evaluate", "checkpoint", "devices", "lock"},
     {"trainer", "judge"},
     {"trial"},
     {"campaign", "launchers", "check"},

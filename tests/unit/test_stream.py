@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from timetrial.batches import EpochStream, padded
 from timetrial.devices import Mesh
 from timetrial.splits import ArraySplit
-from timetrial.stream import EpochStream, from_host, on_device, padded
+from timetrial.stream import from_host, on_device
 
 
 @given(rows=st.integers(1, 60), epoch=st.integers(0, 5), seed=st.integers(0, 2**64 - 1))

@@ -19,12 +19,13 @@ from flax import jax_utils
 
 from timetrial.algoperf import spec
 from timetrial.algoperf.view import AlgoPerfWorkload
+from timetrial.batches import EpochStream
 from timetrial.checkpoint import Checkpoint
 from timetrial.devices import Mesh, put_replicated
 from timetrial.judge import Counts, Meters, Observed, TrainingComplete
 from timetrial.metering import Metering
 from timetrial.problem import ContractError, check_same_shapes
-from timetrial.stream import EpochStream, from_host, on_device, pad_indices
+from timetrial.stream import from_host, on_device, pad_indices
 from timetrial.submission import Feedback, Task
 from timetrial.workload import Array, PyTree, Workload
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import jax.numpy as jnp
 
+from timetrial.batches import EpochStream, stretch
 from timetrial.devices import Mesh, put_replicated
 from timetrial.errors import UserError
 from timetrial.failures import is_out_of_memory
@@ -19,7 +20,6 @@ from timetrial.instruments.readings import readings
 from timetrial.instruments.sets import absences, has
 from timetrial.judge import Counts, Observed
 from timetrial.problem import WorkloadProblem
-from timetrial.stream import EpochStream, stretch
 from timetrial.submission import Batch, Leaves
 from timetrial.workload import PyTree, Workload
 
