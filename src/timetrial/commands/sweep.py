@@ -74,5 +74,7 @@ class _Printer:
         self._shown = now.cells
         cells, ran = len(self._sweep.cells), now.cells - self._before
         seconds = time.monotonic() - self._began
-        left = f", about {seconds / ran * (cells - now.cells) / 60:.0f} min left" if 0 < ran and now.cells < cells else ""
+        left = ""
+        if ran > 0 and now.cells < cells:
+            left = f", about {seconds / ran * (cells - now.cells) / 60:.0f} min left"
         print(f"{now.cells} of {cells} cells, {now.trials:,} trials{left}", flush=True)

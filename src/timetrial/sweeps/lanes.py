@@ -50,7 +50,7 @@ class _Running(NamedTuple):
 
 
 class LaneTrainer:
-    """Trains trials of one workload with one pure submission, `lanes` at a time; all their hyperparameters are traced."""
+    """Trains trials of one workload with one pure submission, `lanes` at a time; all hyperparameters are traced."""
 
     def __init__(
         self, workload: Workload, make: Make, hparams: Iterable[str], *, steps: int, evals: int, lanes: int, loop: Loop
@@ -88,7 +88,9 @@ class LaneTrainer:
         self._data = {name: jnp.asarray(np.asarray(array)) for name, array in train.items()}
         self._splits = {split: self._batches(split) for split in SPLITS}
         self._begin = jax.jit(jax.vmap(self._begin_one))
-        self._advance = jax.jit(self._scan if loop == "scan" else jax.vmap(self._step_one, (0, None, 0, 0, 0)), donate_argnums=0)
+        self._advance = jax.jit(
+            self._scan if loop == "scan" else jax.vmap(self._step_one, (0, None, 0, 0, 0)), donate_argnums=0
+        )
         self._evaluate = jax.jit(jax.vmap(workload.evaluate, (0, 0, None)))
 
     def train(self, lanes: Sequence[Lane]) -> list[list[Metrics]]:
@@ -99,14 +101,14 @@ class LaneTrainer:
             found += self._train_chunk(chunk)
         return found
 
-    def pace(self, lanes: Sequence[Lane]) -> float:
+    def pace(self, lanes: Sequence[Lane], now: Callable[[], float] = time.perf_counter) -> float:
         """Steps of single trials that are taken in a second, compiled: of the second stretch of a full program."""
         running = self._start(self._filled(lanes[: self.lanes]))
         running = self._run(running, 0)
         jax.block_until_ready(running.state)
-        began = time.perf_counter()
+        began = now()
         jax.block_until_ready(self._run(running, self._stretch).state)
-        return min(len(lanes), self.lanes) * self._stretch / (time.perf_counter() - began)
+        return min(len(lanes), self.lanes) * self._stretch / (now() - began)
 
     def _train_chunk(self, chunk: Sequence[Lane]) -> list[list[Metrics]]:
         running = self._start(self._filled(chunk))

@@ -1,10 +1,9 @@
-"""Shares the cells of a sweep out: processes claim them one by one, here and in any other process on the same folder."""
+"""Shares the cells of a sweep out: processes claim them one by one, here and wherever else the folder is used."""
 
 import multiprocessing
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 

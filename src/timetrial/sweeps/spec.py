@@ -92,14 +92,15 @@ def points(sweep: Sweep, optimizer: str) -> list[Point]:
     return [default_point(space), *drawn]
 
 
-_KEYS = ("description", "seed", "optimizers", "problems", "schedules", "budgets", "reruns", "steps", "evals", "lanes", "loop")
+_COMMON = ("steps", "evals", "lanes", "loop")
+"""What the file may say for all problems, and again for one."""
+_KEYS = ("description", "seed", "optimizers", "problems", "schedules", "budgets", "reruns", *_COMMON)
 
 
 def load_spec(path: Path) -> Sweep:
     """The sweep that a TOML file describes; `UserError` where it describes none. Imports jax."""
-    from timetrial.registry import all_workload_names
     from timetrial.sweeps.optimizers import OPTIMIZERS
-    from timetrial.sweeps.problems import PROBLEMS
+    from timetrial.sweeps.problems import check_problem
     from timetrial.sweeps.schedules import SCHEDULES
 
     try:
@@ -114,11 +115,12 @@ def load_spec(path: Path) -> Sweep:
     for kind, asked, known in (
         ("optimizer", optimizers, list(OPTIMIZERS)),
         ("schedule", schedules, list(SCHEDULES)),
-        ("problem", [problem.name for problem in sweep.problems], [*PROBLEMS, *all_workload_names()]),
     ):
         for name in asked:
             if name not in known:
                 raise unknown(kind, name, known, f"{path} names it; docs/sweeps.md lists all.")
+    for problem in sweep.problems:
+        check_problem(problem.name)
     return replace(sweep, optimizers=optimizers, schedules=schedules)
 
 
@@ -127,10 +129,10 @@ def _with_problems(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
     for key in data:
         if key not in _KEYS:
             raise unknown("key", key, _KEYS, f"{path} has it; docs/sweeps.md explains them.")
-    common = {"loop": "measure", "lanes": 64, **{k: data[k] for k in ("steps", "evals", "lanes", "loop") if k in data}}
+    common = {"loop": "measure", "lanes": 64, **{k: data[k] for k in _COMMON if k in data}}
     own = fields.mapping(data.get("problems", {}))
     listed = [{**common, "name": name, **fields.mapping(changes)} for name, changes in own.items()]
-    rest = {key: value for key, value in data.items() if key not in ("steps", "evals", "lanes", "loop")}
+    rest = {key: value for key, value in data.items() if key not in _COMMON}
     return {"description": "", "seed": 0, "reruns": 0, **rest, "problems": listed}
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from timetrial.errors import UserError, unknown
-from timetrial.registry import load_workload
+from timetrial.registry import base_of, load_workload, workload_names
 
 if TYPE_CHECKING:
     from timetrial.workload import Workload
@@ -34,14 +34,22 @@ PROBLEMS: Mapping[str, Entry] = {
 
 
 def load_problem(name: str) -> "Workload":
-    """The problem of that name, or the workload. Imports jax."""
+    """The problem of that name, or the workload or variant. Imports jax."""
+    check_problem(name)
     if name in PROBLEMS:
         return importlib.import_module(f"{__name__}.{PROBLEMS[name].module}").workload(name)
+    return load_workload(name)
+
+
+def check_problem(name: str) -> None:
+    """Raises `UserError` where no problem and no workload can be meant by `name`. Imports none of them."""
+    if name in PROBLEMS:
+        return
     try:
-        return load_workload(name)
+        base_of(name)
     except UserError:
-        hint = "Workloads can be swept, too: `timetrial list` shows them."
-        raise unknown("problem", name, PROBLEMS, hint) from None
+        hint = "docs/sweeps.md lists the problems; workloads can be swept, too."
+        raise unknown("problem", name, [*PROBLEMS, *workload_names()], hint) from None
 
 
 def scale(name: str) -> Literal["linear", "log"]:

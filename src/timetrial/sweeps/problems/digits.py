@@ -76,7 +76,10 @@ def _autoencoder(name: str) -> Workload:
 
     def init(key: Array) -> PyTree:
         first, second = jax.random.split(key)
-        return {"encoder": dense_init(first, (PIXELS, 32, 2 * LATENTS)), "decoder": dense_init(second, (LATENTS, 32, PIXELS))}
+        return {
+            "encoder": dense_init(first, (PIXELS, 32, 2 * LATENTS)),
+            "decoder": dense_init(second, (LATENTS, 32, PIXELS)),
+        }
 
     def apply(params: PyTree, batch: Batch, key: Array, train: bool) -> tuple[Array, Array, Array]:
         hidden = jax.nn.relu(dense(params["encoder"][0], batch["pixels"]))

@@ -1,7 +1,7 @@
-"""DeepOBS's two-dimensional problems (Schneider et al. 2019): a function with linear noise, u x_n + v y_n with x, y ~ N(0, 1).
+"""DeepOBS's two-dimensional problems (Schneider et al. 2019): a function of u and v, with noise u x_n + v y_n.
 
-Losses are above the function's minimum; valid and test rows have no noise, so that their metric is the true distance
-from it. Starting points are DeepOBS's.
+x and y are standard normal. Losses are above the function's minimum; valid and test rows have no noise, so that their
+metric is the true distance from it. Starting points are DeepOBS's.
 """
 
 from collections.abc import Callable, Mapping

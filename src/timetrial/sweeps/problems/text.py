@@ -27,8 +27,10 @@ def _splits() -> Mapping[str, Arrays]:
     rng = np.random.RandomState(7)
 
     def word() -> str:
-        syllables = rng.randint(1, 4)
-        return "".join(CONSONANTS[rng.randint(len(CONSONANTS))] + VOWELS[rng.randint(len(VOWELS))] for _ in range(syllables))
+        def pick(letters: str) -> str:
+            return letters[rng.randint(len(letters))]
+
+        return "".join(pick(CONSONANTS) + pick(VOWELS) for _ in range(rng.randint(1, 4)))
 
     words = [word() for _ in range(WORDS)]
     chances = 1 / np.arange(1, WORDS + 1)
@@ -41,7 +43,7 @@ def _splits() -> Mapping[str, Arrays]:
 
 
 def workload(name: str) -> Workload:
-    """An Elman network of 32 tanh units that begins each row anew; the metric is the cross-entropy a character, in nats."""
+    """An Elman network of 32 tanh units that begins each row anew; the metric is nats a character."""
 
     def init(key: Array) -> PyTree:
         keys = jax.random.split(key, 3)
