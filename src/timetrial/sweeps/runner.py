@@ -5,13 +5,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from timetrial.claims import Heart, take
 from timetrial.errors import UserError
 from timetrial.launchers.shares import Share, shares
 from timetrial.sweeps.ledger import Cell, read_folder
-from timetrial.sweeps.spec import Sweep
+from timetrial.sweeps.spec import ProblemSpec, Sweep
+
+if TYPE_CHECKING:
+    from timetrial.sweeps.cell import CellRunner
 
 _POLL_SECONDS = 2.0
 _DONE = "done"
@@ -25,11 +28,8 @@ class Progress(NamedTuple):
     """Trials that are done, of these and of others."""
 
 
-def work(out: Path, share: Share = Share()) -> None:  # noqa: B008 - a Share is frozen
+def work(out: Path) -> None:
     """Runs cells of the sweep in `out` until none is left; waits for those that other processes run."""
-    if share.cores and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, share.cores)
-    os.environ.update(share.environment)
     from timetrial.sweeps.cell import CellRunner
 
     sweep = read_folder(out)
@@ -41,7 +41,18 @@ def work(out: Path, share: Share = Share()) -> None:  # noqa: B008 - a Share is 
                 time.sleep(_POLL_SECONDS)
 
 
-def _claim_and_run(out: Path, runner: Any, cell: Any, heart: Heart) -> bool:
+def _work_on_share(out: Path, share: Share) -> None:
+    """`work`, in a process of its own on its share of the machine; compiled programs are kept between processes."""
+    if share.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, share.cores)
+    os.environ.update(share.environment)
+    from timetrial.compilation import cache_folder, use_cache
+
+    use_cache(cache_folder())
+    work(out)
+
+
+def _claim_and_run(out: Path, runner: "CellRunner", cell: tuple[ProblemSpec, str], heart: Heart) -> bool:
     """False where another process holds the cell."""
     problem, optimizer = cell
     ledger = Cell(out, problem.name, optimizer)
@@ -67,7 +78,7 @@ def run_sweep(out: Path, *, side_by_side: int, watch: Callable[[Progress], None]
     """
     sweep = read_folder(out)
     spawn = multiprocessing.get_context("spawn")  # jax's threads do not survive a fork
-    workers = [spawn.Process(target=work, args=(out, share), daemon=True) for share in shares(side_by_side)]
+    workers = [spawn.Process(target=_work_on_share, args=(out, share), daemon=True) for share in shares(side_by_side)]
     for worker in workers:
         worker.start()
     try:
@@ -89,7 +100,7 @@ def progress(sweep: Sweep, out: Path) -> Progress:
     return Progress(sum(done), sum(len(Cell(out, *_names(cell)).rows()) for cell in sweep.cells))
 
 
-def _names(cell: Any) -> tuple[str, str]:
+def _names(cell: tuple[ProblemSpec, str]) -> tuple[str, str]:
     problem, optimizer = cell
     return problem.name, optimizer
 
