@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -146,8 +147,8 @@ class Linear:
 
 
 def trained(submission: Submission) -> np.ndarray:
-    params = [np.asarray(START, np.float32)]
-    state = TrainState(params, [], submission.init(params, [], jax.random.key(0)), np.int32(0))
+    params: Any = [np.asarray(START, np.float32)]
+    state = TrainState(params, [], submission.init(params, [], jax.random.key(0)), jnp.int32(0))
     step = jax.jit(lambda state, g: submission.step(Linear(), state, g, jax.random.key(0))[0])
     for g in GRADS:
         state = step(state, np.asarray(g, np.float32))
@@ -177,11 +178,11 @@ def test_the_study_has_fifteen_optimizers_whose_every_hyperparameter_is_traced()
 def test_lookahead_s_fast_weights_go_on_from_the_slow_ones():
     """By hand, on θ' = θ - 1: two fast steps to 8, then half way back to 10."""
     tx = lookahead(optax.sgd(1.0), period=2, slow_rate=0.5)
-    theta = np.float32(10.0)
-    state, seen = tx.init(theta), []
+    theta: Any = np.float32(10.0)
+    state, seen = tx.init(theta), list[float]()
     for _ in range(4):
-        updates, state = tx.update(np.float32(1.0), state, theta)
-        theta = np.float32(theta + updates)
+        updates, state = tx.update(jnp.float32(1.0), state, theta)
+        theta = optax.apply_updates(theta, updates)
         seen.append(float(theta))
     assert seen == [9.0, 9.0, 8.0, 8.0]
 

@@ -20,7 +20,7 @@ def summary(results: Results, found: Progress) -> list[str]:
         f"{results.name}: {about['configurations']:,} configurations, {about['trials']:,} trials, "
         f"{about['training_seconds'] / 3600:.2f} h of training. Points were chosen by validation on seed 0; what "
         f"follows is the test metric at the best validation, on {seeds}.",
-        f"Diverged: {_percent(np.mean([outcome.diverged for outcome in results.trials.values()]))} of all trials.",
+        f"Diverged: {_percent(float(np.mean([outcome.diverged for outcome in results.trials.values()])))} of all trials.",
     ]
     gain_opb = gain_by_budget(found)
     for b, budget in list(enumerate(results.budgets))[1:]:

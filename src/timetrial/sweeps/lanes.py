@@ -68,7 +68,8 @@ class LaneTrainer:
         """
         if steps % evals:
             raise UserError(f"{steps} steps cannot be split into {evals} stretches of equal length; change one of them")
-        self.workload, self.lanes, self.loop, self.steps, self.evals = workload, lanes, loop, steps, evals
+        self.workload, self.lanes, self.steps, self.evals = workload, lanes, steps, evals
+        self.loop: Loop = loop
         self._stretch = steps // evals
         self._mesh = Mesh.local()
         self._problem = WorkloadProblem(workload)

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -162,7 +162,8 @@ def write_results(
 
 
 def _row(data: Mapping[str, Any]) -> Row:
-    return Row(**{f.name: float(data[f.name]) if f.type is float else data[f.name] for f in fields(Row)})
+    numbers = {name: float(data[name]) for name in ("initial", "best", "final", "test")}
+    return Row(**{**data, **numbers})
 
 
 def _fields(row: Row, *, without: Iterable[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from timetrial.workload import Array, PyTree
 
 
 class BoundState(NamedTuple):
-    count: Array
+    steps: Array
     mean: PyTree
     square: PyTree
     largest: PyTree
@@ -31,25 +31,25 @@ def bounded_adam(
         zeros = jax.tree.map(jnp.zeros_like, params)
         return BoundState(jnp.zeros((), jnp.int32), zeros, zeros, zeros)
 
-    def update(grads: PyTree, state: BoundState, params: PyTree = None) -> tuple[PyTree, BoundState]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, BoundState]:
         del params
-        count = state.count + 1
-        t = count.astype(jnp.float32)
-        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, grads)
-        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.square, grads)
+        steps = state.steps + 1
+        t = steps.astype(jnp.float32)
+        mean = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mean, updates)
+        square = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, state.square, updates)
         largest = jax.tree.map(jnp.maximum, state.largest, square)
         rate = learning_rate * jnp.sqrt(1 - b2**t) / (1 - b1**t)
         lower, upper = final_rate * (1 - 1 / (gamma * t + 1)), final_rate * (1 + 1 / (gamma * t))
         updates = jax.tree.map(
             lambda m, v: -jnp.clip(rate / (jnp.sqrt(v) + eps), lower, upper) * m, mean, largest if amsgrad else square
         )
-        return updates, BoundState(count, mean, square, largest)
+        return updates, BoundState(steps, mean, square, largest)
 
     return optax.GradientTransformation(init, update)
 
 
 class LookaheadState(NamedTuple):
-    count: Array
+    steps: Array
     inner: PyTree
     slow: PyTree
     """The slow weights; the parameters are the fast ones."""
@@ -65,14 +65,14 @@ def lookahead(inner: optax.GradientTransformation, period: Any, slow_rate: Any) 
     def init(params: PyTree) -> LookaheadState:
         return LookaheadState(jnp.zeros((), jnp.int32), inner.init(params), params)
 
-    def update(grads: PyTree, state: LookaheadState, params: PyTree = None) -> tuple[PyTree, LookaheadState]:
-        updates, inner_state = inner.update(grads, state.inner, params)
-        count = state.count + 1
-        meets = count % period == 0
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, LookaheadState]:
+        updates, inner_state = inner.update(updates, state.inner, params)
+        steps = state.steps + 1
+        meets = steps % period == 0
         fast = optax.apply_updates(params, updates)
         met = jax.tree.map(lambda s, f: s + slow_rate * (f - s), state.slow, fast)
         slow = jax.tree.map(lambda m, s: jnp.where(meets, m, s), met, state.slow)
         updates = jax.tree.map(lambda m, p, u: jnp.where(meets, m - p, u), met, params, updates)
-        return updates, LookaheadState(count, inner_state, slow)
+        return updates, LookaheadState(steps, inner_state, slow)
 
     return optax.GradientTransformation(init, update)
