@@ -93,6 +93,16 @@ VERBS = {
         "timetrial_scoring.cockpit.command",
         "timetrial cockpit runs/first/adamw/lobes/study_0/trial_0 --live",
     ),
+    "sweep": Verb(
+        "try optimizers x problems x tuning budgets x schedules, many trials at once",
+        "timetrial.commands.sweep",
+        "timetrial sweep sweeps/crowded_valley_reduced.toml --jobs 2",
+    ),
+    "sweep-report": Verb(
+        "draw what a sweep shows: who wins, what tuning and schedules gain, how sure it is",
+        "timetrial_scoring.sweeps.command",
+        "timetrial sweep-report runs/crowded_valley_reduced",
+    ),
     "import-algoperf": Verb(
         "turn logs of MLCommons AlgoPerf into run records",
         "timetrial.commands.import_algoperf",

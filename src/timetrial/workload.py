@@ -126,7 +126,7 @@ class Workload:
     """The split `train_eval` is this many rows of `train`: the first ones, or of records some at equal distances."""
     fields: Mapping[str, Field]
     """The fields of a batch, so that every workload can be tried without its data."""
-    loss_type: Literal["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_absolute_error", "ctc"]
+    loss_type: Literal["softmax_cross_entropy", "sigmoid_cross_entropy", "mean_absolute_error", "ctc", "function_value"]
     metric: str
     """The metric of the target, one of those that `finalize` returns."""
     better: Literal["lower", "higher"]
