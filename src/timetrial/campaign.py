@@ -44,14 +44,29 @@ class Campaign:
     """What looks at the trials' steps; changes no result, and is no part of `campaign.json`."""
     isolation: Isolation = "none"
     """What keeps a submission apart from its trials."""
+    processes: int = 1
+    """How many processes each trial is split over."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
         if repeated:
             raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
+        if self.processes > 1:
+            self._require_splittable()
         for source in self.sources:
             if source.path.name == SUBMISSION_FILE and self.out.resolve().is_relative_to(source.folder.resolve()):
                 raise UserError(f"{self.out} would be a part of submission {source.name!r}; name a folder outside it")
+
+    def _require_splittable(self) -> None:
+        """What looks at one process alone cannot be had where a trial has several."""
+        if self.isolation != "none" or self.instruments is not None:
+            raise UserError("--processes: trials of several processes are neither isolated nor seen by instruments")
+        for source in self.sources:
+            if source.api == "algoperf":
+                raise UserError(
+                    f"--processes: {source.name!r} is written for AlgoPerf, whose functions see a clock of their own; "
+                    "only timetrial's submissions run over several processes"
+                )
 
     def jobs(self) -> list[Job]:
         """Every trial, in the order they are run: submissions take turns, so that none has the machine's best hour."""
@@ -72,6 +87,7 @@ class Campaign:
                 checkpoint_seconds=self.checkpoint_seconds,
                 instruments=None if self.instruments is None else asdict(self.instruments),
                 isolation=self.isolation,
+                processes=self.processes,
             )
             for workload in self.ruleset.workloads
             for study, trial, name in self._turns(self_tuning)
@@ -98,6 +114,7 @@ class Campaign:
             "workloads": list(self.ruleset.workloads),
             "checkpoint_seconds": self.checkpoint_seconds,
             "isolation": self.isolation,
+            "processes": self.processes,
         }
 
 
@@ -184,6 +201,7 @@ def kept_job(place: Path) -> Job:
         seed=data["seed"],
         checkpoint_seconds=data["checkpoint_seconds"],
         isolation=data["isolation"],
+        processes=data.get("processes", 1),
     )
     for job in campaign.jobs():
         if job.folder == str(place):

@@ -20,15 +20,16 @@ class Evaluator:
         self._mesh = mesh
         rows = workload.eval_batch_size if batch_size is None else batch_size
         self._rows = mesh.round_up(rows)
-        self._batches: dict[str, list[dict[str, jax.Array]]] = {}
-        self._step = jax.jit(workload.evaluate)
+        self._batches: dict[str, list[tuple[dict[str, jax.Array], np.ndarray]]] = {}
+        # Elsewhere the results lie as they come, but every process has to see all rows.
+        self._step = jax.jit(workload.evaluate, out_shardings=mesh.replicated if mesh.several_processes else None)
 
     def __call__(self, params: PyTree, model_state: PyTree, splits: Iterable[str]) -> dict[str, float]:
         """Metrics by `split/metric` of the given parameters, on `train_eval`, `valid` or `test`."""
-        pending = {split: [self._one(params, model_state, batch) for batch in self._load(split)] for split in splits}
+        pending = {split: [self._one(params, model_state, batch) for batch, _ in self._load(split)] for split in splits}
         metrics: dict[str, float] = {}
         for split, batches in pending.items():
-            weights = [np.asarray(batch["weights"]) for batch in self._load(split)]
+            weights = [weights for _, weights in self._load(split)]
             accumulated = accumulate(jax.device_get(batches), weights)
             for name, value in self._workload.finalize(accumulated).items():
                 metrics[f"{split}/{name}"] = float(value)
@@ -39,23 +40,26 @@ class Evaluator:
         added = self._step(params, model_state, batch)
         return added if self._mesh.steps_in_flight else jax.block_until_ready(added)
 
-    def _load(self, split: str) -> list[dict[str, jax.Array]]:
+    def _load(self, split: str) -> list[tuple[dict[str, jax.Array], np.ndarray]]:
+        """The batches of a split, and the weights of all their rows."""
         if split not in self._batches:
             arrays = self._workload.split(split)
-            rows = len(next(iter(arrays.values())))
-            self._batches[split] = [
-                put_batch(padded_batch(arrays, first, self._rows), self._mesh) for first in range(0, rows, self._rows)
-            ]
+            available = len(next(iter(arrays.values())))
+            own = self._mesh.own_rows(self._rows)
+            batches: list[tuple[dict[str, jax.Array], np.ndarray]] = []
+            for first in range(0, available, self._rows):
+                indices, weights = padded_rows(available, first, self._rows)
+                rows = {name: array[indices[own]] for name, array in arrays.items()}
+                batches.append((put_batch({**rows, "weights": weights[own]}, self._mesh), weights))
+            self._batches[split] = batches
         return self._batches[split]
 
 
-def padded_batch(arrays: Mapping[str, np.ndarray], first: int, rows: int) -> dict[str, np.ndarray]:
-    """Rows first, …, first+rows-1 of `arrays`, filled up with repetitions of weight 0 where they end before."""
-    available = len(next(iter(arrays.values())))
+def padded_rows(available: int, first: int, rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """The indices first, …, first+rows-1, with the last one repeated where rows end before, and their weights."""
     valid = min(rows, available - first)
     indices = first + np.minimum(np.arange(rows), valid - 1)
-    batch = {name: array[indices] for name, array in arrays.items()}
-    return {**batch, "weights": (np.arange(rows) < valid).astype(np.float32)}
+    return indices, (np.arange(rows) < valid).astype(np.float32)
 
 
 def accumulate(batches: Iterable[Mapping[str, np.ndarray]], weights: Iterable[np.ndarray]) -> dict[str, np.ndarray]:

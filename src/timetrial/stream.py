@@ -57,12 +57,13 @@ def from_host(
 
 
 def gather(arrays: Mapping[str, np.ndarray], indices: np.ndarray, mesh: Mesh) -> dict[str, np.ndarray]:
-    """The rows at `indices`, padded with weight 0 to a multiple of the number of devices."""
+    """This process's share of the rows at `indices`, padded with weight 0 to a multiple of the number of devices."""
     rows = len(indices)
     padded = pad_indices(indices, mesh)
-    batch = {name: np.asarray(array[padded]) for name, array in arrays.items()}
+    own = mesh.own_rows(len(padded))
+    batch = {name: np.asarray(array[padded[own]]) for name, array in arrays.items()}
     if len(padded) > rows:
-        batch["weights"] = (np.arange(len(padded)) < rows).astype(np.float32)
+        batch["weights"] = (np.arange(len(padded)) < rows)[own].astype(np.float32)
     return batch
 
 

@@ -20,6 +20,8 @@ from timetrial.isolation.process import Isolated
 from timetrial.isolation.remote import RemoteTrainer
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
+from timetrial.mirror import LeadingTrainer, follow, leading_evaluator
+from timetrial.peers import Followers, Leader
 from timetrial.loading import SOURCE_FOLDER, Source
 from timetrial.noise import NoiseMeter
 from timetrial.record import (
@@ -32,7 +34,7 @@ from timetrial.record import (
     end_after,
     read_record,
 )
-from timetrial.ruleset import Ruleset
+from timetrial.ruleset import Ruleset, WorkloadRules
 from timetrial.seeds import seed as seed_of
 from timetrial.trainers import Setting, apart, here, importable
 from timetrial.tuning import Point, SearchSpace, prescribed_point
@@ -68,10 +70,12 @@ def run_trial(
     checkpoint_seconds: float = 30.0,
     instruments: Choice | None = None,
     isolated: Isolated | None = None,
+    followers: Followers | None = None,
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
 
-    With `isolated` no code of the submission runs in this process.
+    With `isolated` no code of the submission runs in this process. `followers` are the other processes of the trial,
+    whose devices `mesh` holds as well; each of them runs `follow_trial`.
 
     Whatever the submission does is a result in the record. `watch` is told of progress a few times a second; `announce`
     is given the header, still without hyperparameters, before any code of the submission runs, so that a crash on
@@ -85,11 +89,7 @@ def run_trial(
     Raises FileExistsError where the trial has a result already, UserError where the ruleset cannot run the workload,
     ReplayError where a resumed trial does not come to the evals of its record, OSError where that cannot be written.
     """
-    rules = ruleset.workloads.get(workload.name)
-    if rules is None or rules.eval_every is None or rules.horizon_examples is None:
-        raise UserError(
-            f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid"
-        )
+    rules = _rules(ruleset, workload)
     target = rules.target or workload.target
     if target is None:
         raise UserError(
@@ -127,17 +127,7 @@ def run_trial(
     )
     announce(header)
     resume = _take_up(folder, header)
-    setting = Setting(
-        workload=workload,
-        source=source,
-        clock=ruleset.clock,
-        mesh=mesh,
-        horizon_examples=rules.horizon_examples,
-        told=bool(header.told),
-        seed=lambda purpose: _seed(trial, workload.name, purpose),
-        choose=lambda space: _point(source, space, ruleset, workload.name, trial),
-        now=now,
-    )
+    setting = _setting(workload, source, ruleset, trial, mesh, now)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(RecordWriter(folder / RECORD_NAME, resume=resume))
         source.copy_to(folder / SOURCE_FOLDER)
@@ -161,7 +151,9 @@ def run_trial(
         header = replace(header, hparams=ready.hparams, trainer=ready.how)
         if not resume:
             writer.run(header)
-        trainer = ready.build()
+        trainer, evaluate = ready.build(), Evaluator(workload, mesh)
+        if followers is not None:
+            trainer, evaluate = LeadingTrainer(trainer, followers), leading_evaluator(evaluate, followers)
         observer = None
         if instruments is not None and not isinstance(trainer, RemoteTrainer):
             observer = Observer(
@@ -177,7 +169,7 @@ def run_trial(
         keeper = TrialKeeper(trainer, writer, folder, now, every_seconds=checkpoint_seconds)
         judge = Judge(
             trainer,
-            Evaluator(workload, mesh),
+            evaluate,
             writer,
             header,
             now=now,
@@ -201,6 +193,42 @@ def run_trial(
             if observer is not None:
                 observer.close()
             trainer.close()
+
+
+def follow_trial(
+    workload: Workload, source: Source, ruleset: Ruleset, trial: Trial, folder: Path, *, mesh: Mesh, leader: Leader
+) -> None:
+    """What `run_trial` does, in a process that the leader of the trial has started; ends with the process."""
+    setting = _setting(workload, source, ruleset, trial, mesh, time.perf_counter)
+    with importable(source):
+        follow(here(setting).build(), Evaluator(workload, mesh), folder, leader)
+
+
+def _rules(ruleset: Ruleset, workload: Workload) -> WorkloadRules:
+    rules = ruleset.workloads.get(workload.name)
+    if rules is None or rules.eval_every is None or rules.horizon_examples is None:
+        raise UserError(
+            f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid"
+        )
+    return rules
+
+
+def _setting(
+    workload: Workload, source: Source, ruleset: Ruleset, trial: Trial, mesh: Mesh, now: Callable[[], float]
+) -> Setting:
+    horizon_examples = _rules(ruleset, workload).horizon_examples
+    assert horizon_examples is not None
+    return Setting(
+        workload=workload,
+        source=source,
+        clock=ruleset.clock,
+        mesh=mesh,
+        horizon_examples=horizon_examples,
+        told=_told_the_name(source, workload),
+        seed=lambda purpose: _seed(trial, workload.name, purpose),
+        choose=lambda space: _point(source, space, ruleset, workload.name, trial),
+        now=now,
+    )
 
 
 def _told_the_name(source: Source, workload: Workload) -> bool:

@@ -12,7 +12,7 @@ from toys import ROWS, toy_workload
 
 from timetrial.data import InMemory
 from timetrial.devices import Mesh
-from timetrial.evaluate import Evaluator, accumulate, padded_batch
+from timetrial.evaluate import Evaluator, accumulate, padded_rows
 
 SPLITS = ("train_eval", "valid", "test")
 
@@ -61,9 +61,9 @@ def test_metrics_do_not_depend_on_the_batch_size():
 @given(available=st.integers(1, 40), rows=st.integers(1, 50), data=st.data())
 def test_padding_repeats_a_row_with_weight_zero(available, rows, data):
     first = data.draw(st.integers(0, available - 1))
-    batch = padded_batch({"x": np.arange(available)}, first, rows)
-    assert batch["x"].shape == batch["weights"].shape == (rows,)
-    counted = batch["x"][batch["weights"] > 0]
+    indices, weights = padded_rows(available, first, rows)
+    assert indices.shape == weights.shape == (rows,)
+    counted = indices[weights > 0]
     assert counted.tolist() == list(range(first, min(first + rows, available)))
 
 
