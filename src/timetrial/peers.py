@@ -5,6 +5,7 @@ carries them out. Either notices within `LOST_SECONDS` that the other is gone: a
 once, and a machine that is lost answers no more. Then the trial cannot go on, and what is left of it exits.
 """
 
+import contextlib
 import hmac
 import json
 import os
@@ -123,13 +124,16 @@ class Followers:
         """Lets them go, and waits a little until they are gone."""
         self._over.set()
         for follower in self._sockets:
-            follower.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(OSError):  # it is gone already
+                follower.shutdown(socket.SHUT_WR)
         until = time.monotonic() + LOST_SECONDS
         for process in self._processes:
             try:
                 process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
+        for follower in self._sockets:
+            follower.close()
 
     def _beat(self) -> None:
         while not self._over.wait(_PING_SECONDS):
@@ -148,7 +152,7 @@ class Followers:
 
     def _lose(self, number: int, why: str) -> None:
         if not self._over.is_set():
-            self._lost(f"process {number + 1} of the trial's {len(self._sockets) + 1} is lost: {why}")
+            self._lost(f"process {number + 1} of the trial's processes 0 to {len(self._sockets)} is lost: {why}")
 
 
 class Leader:

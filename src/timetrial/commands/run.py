@@ -47,6 +47,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trials to run side by side, each on its share of cores and GPUs (default: 1); on a cluster: at most",
     )  # fmt: skip
     parser.add_argument(
+        "--processes", type=int, default=Campaign.processes, metavar="N",
+        help="split each trial over so many processes: on this machine, each with its share of cores and GPUs, or with "
+        "--launcher slurm on so many nodes (default: 1; docs/cluster.md)",
+    )  # fmt: skip
+    parser.add_argument(
         "--launcher", choices=("local", "slurm"), default="local",
         help="where trials run: here (the default), or each as a task of a Slurm job array",
     )  # fmt: skip
@@ -98,7 +103,11 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=args.format == "json")
     on_cluster = args.launcher == "slurm"
     side_by_side = 1 if on_cluster or args.jobs is None else args.jobs
-    shares(side_by_side)
+    if args.processes < 1:
+        raise UserError(f"--processes must be at least 1, not {args.processes}")
+    if args.processes > 1 and args.container:
+        raise UserError("--container: a trial of several processes cannot be started from within a container")
+    shares(side_by_side if on_cluster else side_by_side * args.processes)
     if args.container and not on_cluster:
         raise UserError("--container is for --launcher slurm")
     if args.held_out is not None:
@@ -113,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
         checkpoint_seconds=args.checkpoint_every,
         instruments=Choice.of(args.instruments, args.every, args.probe_rows) if args.instruments else None,
         isolation=args.isolation,
+        processes=args.processes,
     )
     if not on_cluster:  # there each trial looks at its own machine
         require(args.isolation)
