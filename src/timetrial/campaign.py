@@ -46,6 +46,9 @@ class Campaign:
     """What keeps a submission apart from its trials."""
     processes: int = 1
     """How many processes each trial is split over."""
+    accumulate: int = 1
+    remat: bool = False
+    """How memory is saved (`timetrial.workload.economical`)."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
@@ -53,6 +56,8 @@ class Campaign:
             raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
         if self.processes > 1:
             self._require_splittable()
+        if self.accumulate > 1 or self.remat:
+            self._require_traced_here()
         for source in self.sources:
             if source.path.name == SUBMISSION_FILE and self.out.resolve().is_relative_to(source.folder.resolve()):
                 raise UserError(f"{self.out} would be a part of submission {source.name!r}; name a folder outside it")
@@ -66,6 +71,14 @@ class Campaign:
                 raise UserError(
                     f"--processes: {source.name!r} is written for AlgoPerf, whose functions see a clock of their own; "
                     "only timetrial's submissions run over several processes"
+                )
+
+    def _require_traced_here(self) -> None:
+        for source in self.sources:
+            if source.api == "algoperf" or self.isolation != "none":
+                raise UserError(
+                    "--accumulate and --remat change the loss that timetrial's submissions are handed in this process; "
+                    f"{source.name!r} is {'written for AlgoPerf' if source.api == 'algoperf' else 'isolated'}"
                 )
 
     def jobs(self) -> list[Job]:
@@ -88,6 +101,8 @@ class Campaign:
                 instruments=None if self.instruments is None else asdict(self.instruments),
                 isolation=self.isolation,
                 processes=self.processes,
+                accumulate=self.accumulate,
+                remat=self.remat,
             )
             for workload in self.ruleset.workloads
             for study, trial, name in self._turns(self_tuning)
@@ -115,6 +130,8 @@ class Campaign:
             "checkpoint_seconds": self.checkpoint_seconds,
             "isolation": self.isolation,
             "processes": self.processes,
+            "accumulate": self.accumulate,
+            "remat": self.remat,
         }
 
 
@@ -202,6 +219,8 @@ def kept_job(place: Path) -> Job:
         checkpoint_seconds=data["checkpoint_seconds"],
         isolation=data["isolation"],
         processes=data.get("processes", 1),
+        accumulate=data.get("accumulate", 1),
+        remat=data.get("remat", False),
     )
     for job in campaign.jobs():
         if job.folder == str(place):

@@ -124,6 +124,8 @@ def run_trial(
         api=source.api,
         restored=restored_names(source) if source.api == "algoperf" else (),
         told=("workload name",) if _told_the_name(source, workload) else (),
+        accumulate=workload.accumulate,
+        remat=workload.remat,
     )
     announce(header)
     resume = _take_up(folder, header)

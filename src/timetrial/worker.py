@@ -62,6 +62,9 @@ class Job:
     """What keeps the submission apart from the trial."""
     processes: int = 1
     """How many processes train together, each on devices of its own; the worker starts the others."""
+    accumulate: int = 1
+    remat: bool = False
+    """How memory is saved (`timetrial.workload.economical`)."""
 
 
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
@@ -140,8 +143,10 @@ def _run_trial(
 ) -> "EndLine":
     from timetrial.devices import Mesh
     from timetrial.trial import run_trial
+    from timetrial.workload import economical
 
     workload, sha256 = load(job.workload)
+    workload = economical(workload, accumulate=job.accumulate, remat=job.remat)
 
     def note(stage: str, rows: int, of: int | None) -> None:
         del of
@@ -176,12 +181,13 @@ def _follow(load: Callable[[str], tuple["Workload", str]]) -> NoReturn:
     from timetrial.compilation import cache_folder, use_cache
     from timetrial.devices import Mesh
     from timetrial.trial import follow_trial
+    from timetrial.workload import economical
 
     use_cache(cache_folder())
     try:
         _, memory_bytes = leader.order()  # to begin: the data are prepared
         job = Job(**leader.job)
-        workload, _ = load(job.workload)
+        workload = economical(load(job.workload)[0], accumulate=job.accumulate, remat=job.remat)
         follow_trial(workload, *_about(job), mesh=Mesh.of_all_processes(memory_bytes), leader=leader)
     except Exception as error:  # told to the leader, which ends this process; the log has the rest
         traceback.print_exc()

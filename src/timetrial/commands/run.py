@@ -52,6 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--launcher slurm on so many nodes (default: 1; docs/cluster.md)",
     )  # fmt: skip
     parser.add_argument(
+        "--accumulate", type=int, default=Campaign.accumulate, metavar="K",
+        help="less memory: a batch goes through the loss in K parts, one after the other (default: 1; "
+        "`timetrial doctor --memory W` says what it saves)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--remat", action="store_true", help="less memory: the pass back computes again all but products"
+    )
+    parser.add_argument(
         "--launcher", choices=("local", "slurm"), default="local",
         help="where trials run: here (the default), or each as a task of a Slurm job array",
     )  # fmt: skip
@@ -123,7 +131,11 @@ def run(args: argparse.Namespace) -> int:
         instruments=Choice.of(args.instruments, args.every, args.probe_rows) if args.instruments else None,
         isolation=args.isolation,
         processes=args.processes,
+        accumulate=args.accumulate,
+        remat=args.remat,
     )
+    if campaign.accumulate != 1:
+        _require_parts(campaign)
     if not on_cluster:  # there each trial looks at its own machine
         require(args.isolation)
     jobs = campaign.jobs()
@@ -155,6 +167,15 @@ def run(args: argparse.Namespace) -> int:
             f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True
         )
     return 1 if {*FAILURES, "interrupted"} & set(counts) else 0
+
+
+def _require_parts(campaign: Campaign) -> None:
+    """Raises `UserError` where a workload's batches cannot go through the loss in parts."""
+    from timetrial.registry import load_workload
+    from timetrial.workload import economical
+
+    for name in campaign.ruleset.workloads:
+        economical(load_workload(name), accumulate=campaign.accumulate)
 
 
 def _submit(campaign: Campaign, args: argparse.Namespace, console: "Console") -> int:
