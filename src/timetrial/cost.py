@@ -39,7 +39,9 @@ def cost(
         for name, rule in rules.workloads.items():
             budget = rules.budget(name, self_tuning=board == "self-tuning")
             row = {"board": board, "workload": name, "held_out": rule.variant_of is not None, "trials": trials}
-            mine.append(row | {"budget": budget, "clock": rules.clock} | _charges(trials * budget, name, hours, devices))
+            mine.append(
+                row | {"budget": budget, "clock": rules.clock} | _charges(trials * budget, name, hours, devices)
+            )
             if held_out and rule.variant_of is None and not rules.variants(name):
                 mine.append(mine[-1] | {"workload": f"a variant of {name}", "held_out": True})
         rows += mine

@@ -34,9 +34,7 @@ def step_memory(workload: Workload, batch_size: int, mesh: Mesh) -> dict[str, An
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=mesh.by_row), problem.anonymous(named)
     )
-    everywhere = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=mesh.replicated), (state, key)
-    )
+    everywhere = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=mesh.replicated), (state, key))
     found: Any = programs.step.lower(everywhere[0], batch, everywhere[1], {}).compile().memory_analysis()
     peak = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     return {

@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from timetrial.checkpoint import FOLDER, Checkpoint, Checkpoints
-from timetrial.judge import Counts, Evaluator, Meters, SubmissionFailure
+from timetrial.judge import Counts, Evaluator, SubmissionFailure
 from timetrial.peers import Followers, Leader
 from timetrial.submission import Feedback
 from timetrial.trainer import PureTrainer

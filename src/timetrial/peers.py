@@ -91,9 +91,7 @@ class Followers:
             server.settimeout(_JOIN_SECONDS)
             address = f"{host}:{server.getsockname()[1]}"
             self._processes = _start(spread, others, {FOLLOWS: f"{address} {word}"})
-            self.place = Place(
-                rank=0, processes=processes, coordinator=f"{host}:{_free_port(host)}", cores=own.cores
-            )
+            self.place = Place(rank=0, processes=processes, coordinator=f"{host}:{_free_port(host)}", cores=own.cores)
             self._sockets: list[socket.socket] = []
             while len(self._sockets) < len(others):
                 follower, _ = server.accept()
@@ -214,7 +212,9 @@ def _start(spread: bool, others: Sequence[Share], environment: Mapping[str, str]
         return [_popen(own, {**environment, **share.environment}) for share in others]
     n = str(len(others))
     return [
-        _popen(("srun", "--overlap", "--relative=1", "--nodes", n, "--ntasks", n, "--ntasks-per-node=1", *own), environment)
+        _popen(
+            ("srun", "--overlap", "--relative=1", "--nodes", n, "--ntasks", n, "--ntasks-per-node=1", *own), environment
+        )
     ]
 
 

@@ -20,10 +20,10 @@ from timetrial.isolation.process import Isolated
 from timetrial.isolation.remote import RemoteTrainer
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
-from timetrial.mirror import LeadingTrainer, follow, leading_evaluator
-from timetrial.peers import Followers, Leader
 from timetrial.loading import SOURCE_FOLDER, Source
+from timetrial.mirror import LeadingTrainer, follow, leading_evaluator
 from timetrial.noise import NoiseMeter
+from timetrial.peers import Followers, Leader
 from timetrial.record import (
     RECORD_NAME,
     EndLine,

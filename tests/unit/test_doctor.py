@@ -166,9 +166,7 @@ def test_an_unknown_ruleset_is_said(capsys: pytest.CaptureFixture[str]):
 
 
 def test_hours_of_a_ruleset_charged_in_examples_follow_a_measured_pace():
-    hours = {
-        (row["board"], row["workload"]): row["hours"] for row in cost(rules("examples"), {"a": 2.0, "b": 3.0})
-    }
+    hours = {(row["board"], row["workload"]): row["hours"] for row in cost(rules("examples"), {"a": 2.0, "b": 3.0})}
     assert hours["external", "a"] == pytest.approx(30.0)
     assert hours["external", "all"] == pytest.approx(30.0 + 7.5)
     assert {row["hours"] for row in cost(rules("examples"), {"a": 2.0}) if row["workload"] == "all"} == {None}

@@ -116,7 +116,9 @@ def _memory(args: argparse.Namespace) -> int:
         f"A step of AdamW on {workload.name}{how}: MiB of each device",
         [{name: n if name == "batch_size" else round(n / 2**20, 2) for name, n in row.items()} for row in rows],
     )
-    print(f"{mesh.size} x {kind} of {mesh.memory_bytes / GIB:.1f} GiB; beside the training data, which may take a quarter")
+    print(
+        f"{mesh.size} x {kind} of {mesh.memory_bytes / GIB:.1f} GiB; beside the training data, which may take a quarter"
+    )
     return 0
 
 
