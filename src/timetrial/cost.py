@@ -1,7 +1,7 @@
 """What a ruleset costs at most, before anything is started: every trial spends its whole budget."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,11 @@ def cost(
         mine: list[dict[str, Any]] = []
         for name, rule in rules.workloads.items():
             budget = rules.budget(name, self_tuning=board == "self-tuning")
-            row = {"board": board, "workload": name, "held_out": rule.variant_of is not None, "trials": trials}
+            wall = hours(name, trials * budget)
             mine.append(
-                row | {"budget": budget, "clock": rules.clock} | _charges(trials * budget, name, hours, devices)
+                {"board": board, "workload": name, "held_out": rule.variant_of is not None, "trials": trials}
+                | {"budget": budget, "clock": rules.clock, "charge": trials * budget, "hours": wall}
+                | {"device_hours": None if wall is None else wall * devices}
             )
             if held_out and rule.variant_of is None and not rules.variants(name):
                 mine.append(mine[-1] | {"workload": f"a variant of {name}", "held_out": True})
@@ -53,11 +55,6 @@ def cost(
             if summed and (what == "all" or len(summed) < len(mine)):
                 rows.append(_sum(what, summed))
     return rows
-
-
-def _charges(charge: float, name: str, hours: Callable[[str, float], float | None], devices: int) -> dict[str, Any]:
-    wall = hours(name, charge)
-    return {"charge": charge, "hours": wall, "device_hours": None if wall is None else wall * devices}
 
 
 def _sum(what: str, rows: list[dict[str, Any]]) -> dict[str, Any]:

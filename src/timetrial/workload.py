@@ -179,8 +179,8 @@ def economical(workload: Workload, *, accumulate: int = 1, remat: bool = False) 
         raise UserError(f"--accumulate must be at least 1, not {accumulate}")
     if accumulate > 1 and workload.rows_coupled:
         raise UserError(
-            f"--accumulate: batch norm couples the rows of a batch of {workload.name!r}, so its loss is not that of its "
-            "parts; use --remat, more devices, or leave this workload out"
+            f"--accumulate: batch norm couples the rows of a batch of {workload.name!r}, so its loss is not that of "
+            "its parts; use --remat, more devices, or leave this workload out"
         )
     return replace(workload, accumulate=accumulate, remat=remat)
 

@@ -32,21 +32,18 @@ AVERAGED = custom("""
         return next(batches)
     hooks = dict(eval_params=eval_params, select=select)
 """)
-ALGOPERF = (
-    algoperf_toys.JIT
-    + """
+PREPARE_FOR_EVAL = """
     def prepare_for_eval(workload, current_param_container, current_params_types, model_state, hyperparameters,
                          loss_type, optimizer_state, eval_results, global_step, rng):
         trace, update = optimizer_state
         smaller = 0.5 if eval_results and eval_results[-1][1]["validation/loss"] < 1.0 else 0.9
         return (jax.tree.map(lambda t: smaller * t, trace), update), current_param_container, model_state
 """
-)
 """What it does after an eval depends on the evals before: a lost or doubled one would show."""
 SUBMISSIONS = {
     "optax": lambda folder: write(folder, SGD),
     "averaged": lambda folder: write(folder, AVERAGED),
-    "algoperf": lambda folder: algoperf_toys.write(folder, ALGOPERF, name="mine"),
+    "algoperf": lambda folder: algoperf_toys.write(folder, algoperf_toys.JIT + PREPARE_FOR_EVAL, name="mine"),
 }
 BOARD = {"studies": 1, "trials": 1, "points": "default"}
 
