@@ -123,8 +123,10 @@ def _run(
             raise KeyboardInterrupt from None
 
     def lost(why: str) -> None:
-        report({"failed": why})
-        os._exit(PREEMPTED)
+        try:
+            report({"failed": why})
+        finally:
+            os._exit(PREEMPTED)
 
     use_cache(cache_folder())
     if job.processes == 1:
