@@ -159,6 +159,9 @@ def _write_campaign(campaign: Campaign) -> None:
         for key, what in (("seed", "--seed"), ("ruleset_sha256", "ruleset, or another choice of workloads or studies")):
             if old[key] != new[key]:
                 raise UserError(f"{campaign.out} was begun with another {what}; name another folder with --out")
+        for key in ("processes", "accumulate", "remat"):
+            if old.get(key, getattr(Campaign, key)) != new[key]:
+                raise UserError(f"{campaign.out} was begun with another --{key}; name another folder with --out")
         for name, sha256 in old["submission_sha256"].items():
             if new["submission_sha256"].get(name, sha256) != sha256:
                 raise UserError(f"submission {name!r} has changed since {campaign.out} was begun; use another --out")

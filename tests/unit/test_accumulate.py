@@ -1,6 +1,7 @@
 """Less memory for the same loss: batches in parts, and what the pass back computes again."""
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_trials import rules, run, write
+from toy_trials import SGD, rules, run, write
 from toys import toy_workload
 
-from timetrial.campaign import Campaign
+from timetrial.campaign import Campaign, open_folder
 from timetrial.devices import Mesh
 from timetrial.errors import UserError
 from timetrial.memory import step_memory
@@ -94,6 +95,19 @@ def test_what_the_harness_does_not_trace_here_has_no_parts(tmp_path: Path):
     theirs = write(tmp_path, "def update_params(): ...\ndef init_optimizer_state(): ...\n")
     with pytest.raises(UserError, match="written for AlgoPerf"):
         Campaign(out=tmp_path / "out", ruleset=rules(), sources=(theirs,), seed=0, accumulate=2)
+
+
+def test_a_campaign_goes_on_only_as_it_was_begun(tmp_path: Path):
+    begun = Campaign(out=tmp_path / "out", ruleset=rules(), sources=(write(tmp_path, SGD),), seed=0)
+    open_folder(begun, resume=False)
+    with pytest.raises(UserError, match="begun with another --accumulate"):
+        open_folder(dataclasses.replace(begun, accumulate=2), resume=True)
+    with pytest.raises(UserError, match="begun with another --processes"):
+        open_folder(dataclasses.replace(begun, processes=2), resume=True)
+    (tmp_path / "out" / "campaign.json").write_text(
+        json.dumps({k: v for k, v in begun.to_json().items() if k not in ("processes", "accumulate", "remat")})
+    )
+    open_folder(begun, resume=True)
 
 
 def deep() -> Workload:
