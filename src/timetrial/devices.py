@@ -84,7 +84,7 @@ class Mesh:
         return machine.memory_bytes()
 
 
-def _mesh(devices: Sequence[jax.Device], told_memory_bytes: int | None = None) -> Mesh:
+def _mesh(devices: Sequence[Any], told_memory_bytes: int | None = None) -> Mesh:
     """The axis is Auto: Explicit breaks vmap(grad) through flax (jax 0.10)."""
     return Mesh(JaxMesh(np.asarray(devices), ("data",), axis_types=(AxisType.Auto,)), told_memory_bytes)
 

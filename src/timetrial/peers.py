@@ -164,7 +164,8 @@ class Leader:
         self._socket.sendall(word.encode())
         self._lines = self._socket.makefile("rb")
         place, job = json.loads(self._lines.readline())
-        self.place, self.job = Place(**{**place, "cores": tuple(place["cores"])}), job
+        place["cores"] = tuple(place["cores"])
+        self.place, self.job = Place(**place), job
         self._socket.settimeout(LOST_SECONDS)
         self._orders: SimpleQueue[Order] = SimpleQueue()
         threading.Thread(target=self._listen, daemon=True).start()

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from timetrial import machine
 from timetrial.algoperf.names import restored_names
@@ -34,7 +35,7 @@ from timetrial.record import (
     end_after,
     read_record,
 )
-from timetrial.ruleset import Ruleset, WorkloadRules
+from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
 from timetrial.trainers import Setting, apart, here, importable
 from timetrial.tuning import Point, SearchSpace, prescribed_point
@@ -89,7 +90,11 @@ def run_trial(
     Raises FileExistsError where the trial has a result already, UserError where the ruleset cannot run the workload,
     ReplayError where a resumed trial does not come to the evals of its record, OSError where that cannot be written.
     """
-    rules = _rules(ruleset, workload)
+    rules = ruleset.workloads.get(workload.name)
+    if rules is None or rules.eval_every is None or rules.horizon_examples is None:
+        raise UserError(
+            f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid"
+        )
     target = rules.target or workload.target
     if target is None:
         raise UserError(
@@ -153,9 +158,7 @@ def run_trial(
         header = replace(header, hparams=ready.hparams, trainer=ready.how)
         if not resume:
             writer.run(header)
-        trainer, evaluate = ready.build(), Evaluator(workload, mesh)
-        if followers is not None:
-            trainer, evaluate = LeadingTrainer(trainer, followers), leading_evaluator(evaluate, followers)
+        trainer = ready.build()
         observer = None
         if instruments is not None and not isinstance(trainer, RemoteTrainer):
             observer = Observer(
@@ -168,9 +171,12 @@ def run_trial(
                 now=now,
                 resume=resume,
             )
-        keeper = TrialKeeper(trainer, writer, folder, now, every_seconds=checkpoint_seconds)
+        led, evaluate = trainer, Evaluator(workload, mesh)
+        if followers is not None:
+            led, evaluate = LeadingTrainer(led, followers), leading_evaluator(evaluate, followers)
+        keeper = TrialKeeper(led, writer, folder, now, every_seconds=checkpoint_seconds)
         judge = Judge(
-            trainer,
+            led,
             evaluate,
             writer,
             header,
@@ -199,26 +205,17 @@ def run_trial(
 
 def follow_trial(
     workload: Workload, source: Source, ruleset: Ruleset, trial: Trial, folder: Path, *, mesh: Mesh, leader: Leader
-) -> None:
+) -> NoReturn:
     """What `run_trial` does, in a process that the leader of the trial has started; ends with the process."""
     setting = _setting(workload, source, ruleset, trial, mesh, time.perf_counter)
     with importable(source):
         follow(here(setting).build(), Evaluator(workload, mesh), folder, leader)
 
 
-def _rules(ruleset: Ruleset, workload: Workload) -> WorkloadRules:
-    rules = ruleset.workloads.get(workload.name)
-    if rules is None or rules.eval_every is None or rules.horizon_examples is None:
-        raise UserError(
-            f"ruleset {ruleset.name!r} cannot run workload {workload.name!r}: it gives it no budget and grid"
-        )
-    return rules
-
-
 def _setting(
     workload: Workload, source: Source, ruleset: Ruleset, trial: Trial, mesh: Mesh, now: Callable[[], float]
 ) -> Setting:
-    horizon_examples = _rules(ruleset, workload).horizon_examples
+    horizon_examples = ruleset.workloads[workload.name].horizon_examples
     assert horizon_examples is not None
     return Setting(
         workload=workload,

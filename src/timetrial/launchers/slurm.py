@@ -69,8 +69,8 @@ def _write_array(
         number += 1
     values = {
         "name": shlex.quote(f"timetrial-{out.name}"),
-        "nodes": str(nodes),
         "array": f"0-{len(jobs) - 1}" + (f"%{at_once}" if at_once is not None else ""),
+        "nodes": str(nodes),
         "campaign": shlex.quote(str(out)),
         "folder": shlex.quote(str(folder)),
         "container": shlex.quote(container),
