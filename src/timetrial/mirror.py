@@ -5,25 +5,30 @@ order is, the leader's judge decides, by its clock and by what it measures; the 
 before it makes it. What needs no other devices (record, checkpoints, metrics of the record) it does alone.
 """
 
+import math
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
 import jax
 import numpy as np
 
 from timetrial.checkpoint import FOLDER, Checkpoint, Checkpoints
-from timetrial.judge import Counts, Evaluator, SubmissionFailure
+from timetrial.judge import Counts, Evaluator, SubmissionFailure, Trainer
+from timetrial.keeper import Saved
 from timetrial.peers import Followers, Leader
 from timetrial.submission import Feedback
-from timetrial.trainer import PureTrainer
+
+
+class Led(Trainer, Saved, Protocol):
+    """A trainer that a keeper can save; see `timetrial.trainer.PureTrainer`."""
 
 
 class LeadingTrainer:
     """The leader's trainer; a `timetrial.judge.Trainer`."""
 
-    def __init__(self, trainer: PureTrainer, followers: Followers) -> None:
+    def __init__(self, trainer: Led, followers: Followers) -> None:
         self._trainer = trainer
         self._followers = followers
         self.initial = trainer.initial
@@ -33,7 +38,6 @@ class LeadingTrainer:
         self.ignored = trainer.ignored
         self.repeated_seconds = trainer.repeated_seconds
         self.save = trainer.save
-        self.close = trainer.close
 
     def start(self) -> None:
         with self._leading("start"):
@@ -84,7 +88,7 @@ def leading_evaluator(evaluate: Evaluator, followers: Followers) -> Evaluator:
     return told
 
 
-def follow(trainer: PureTrainer, evaluate: Evaluator, folder: Path, leader: Leader) -> None:
+def follow(trainer: Led, evaluate: Evaluator, folder: Path, leader: Leader) -> NoReturn:
     """Does what the leader does, until the process ends with it; `folder` is the trial's."""
     evaluated = trainer.initial()
     while True:
@@ -92,7 +96,7 @@ def follow(trainer: PureTrainer, evaluate: Evaluator, folder: Path, leader: Lead
             case ["start"]:
                 trainer.start()
             case ["run"]:
-                trainer.run(lambda counts: leader.order() == ["stop"])
+                trainer.run(lambda counts: leader.order() == ["stop"], math.inf)
             case ["evaluated"]:
                 evaluated = trainer.evaluated()
             case ["evaluate", *splits]:
@@ -105,7 +109,7 @@ def follow(trainer: PureTrainer, evaluate: Evaluator, folder: Path, leader: Lead
                 raise RuntimeError(f"an order that is none: {order}")
 
 
-def _restore(trainer: PureTrainer, folder: Path, step: int) -> None:
+def _restore(trainer: Led, folder: Path, step: int) -> None:
     checkpoints = Checkpoints(folder, read_only=True)
     found = trainer.resume(lambda like: checkpoints.at(step, like))
     checkpoints.close()
