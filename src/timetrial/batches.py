@@ -8,11 +8,12 @@ import functools
 import multiprocessing
 import os
 import threading
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from timetrial.splits import Arrays, Split
+from timetrial.splits import Split
 
 _BLOCKS_MIXED = 64
 """Rows that are read in blocks are shuffled over so many of them, which are shuffled themselves."""
@@ -78,36 +79,60 @@ class EpochStream:
         return [self._seed & 0xFFFFFFFF, self._seed >> 32, epoch]
 
 
-def numbered(split: Split, stream: EpochStream, devices: int, rows: int, number: int) -> dict[str, np.ndarray]:
+class Share(NamedTuple):
+    """The part of each batch that one process makes: that of some neighbours among the devices."""
+
+    first: int
+    own: int
+    devices: int
+
+    def of(self, rows: int) -> range:
+        """Which of `rows` rows, a multiple of the devices."""
+        return range(self.first * rows // self.devices, (self.first + self.own) * rows // self.devices)
+
+
+WHOLE = Share(0, 1, 1)
+
+
+def numbered(split: Split, stream: EpochStream, share: Share, rows: int, number: int) -> dict[str, np.ndarray]:
     """Batch number 0, 1, … of `rows` training rows each."""
-    return stretch(split, stream, number * rows, rows, devices)
+    return stretch(split, stream, number * rows, rows, share)
 
 
-def stretch(split: Split, stream: EpochStream, start: int, count: int, devices: int) -> dict[str, np.ndarray]:
+def stretch(split: Split, stream: EpochStream, start: int, count: int, share: Share = WHOLE) -> dict[str, np.ndarray]:
     """The training rows at start, …, start+count-1 of the stream, padded with weight 0 to a multiple of the devices."""
-    first = start - start % split.together
-    length = -(-(start + count - first) // split.together) * split.together
-    rows = split.take(stream.indices(first, length), stream.keys(first, length))
-    return padded({name: array[start - first : start - first + count] for name, array in rows.items()}, devices)
+
+    def take(low: int, high: int) -> dict[str, np.ndarray]:
+        first = low - low % split.together
+        length = -(-(high - first) // split.together) * split.together
+        rows = split.take(stream.indices(first, length), stream.keys(first, length))
+        return {name: array[low - first : high - first] for name, array in rows.items()}
+
+    total = count + -count % share.devices
+    batch, weights = _padded(lambda low, high: take(start + low, start + high), count, share.of(total))
+    return batch if total == count else {**batch, "weights": weights}
 
 
-def padded(rows: Arrays, devices: int) -> dict[str, np.ndarray]:
-    """The rows, and the last one again with weight 0 until the devices divide them."""
-    count = len(next(iter(rows.values())))
-    if not (missing := -count % devices):
-        return dict(rows)
-    filled = {name: np.concatenate([array, np.repeat(array[-1:], missing, axis=0)]) for name, array in rows.items()}
-    return {**filled, "weights": (np.arange(count + missing) < count).astype(np.float32)}
-
-
-def padded_batch(split: Split, rows: int, number: int) -> dict[str, np.ndarray]:
-    """Batch number 0, 1, … of `rows` rows each, the last one filled up with repetitions of weight 0."""
+def padded_batch(split: Split, rows: int, number: int, share: Share = WHOLE) -> dict[str, np.ndarray]:
+    """Batch number 0, 1, … of `rows` rows each, a multiple of the devices; the last is filled up with weight 0."""
     first = number * rows
-    batch = split.take(np.arange(first, min(first + rows, len(split))), None)
-    valid = len(next(iter(batch.values())))
-    indices = np.minimum(np.arange(rows), valid - 1)
-    filled = batch if valid == rows else {name: array[indices] for name, array in batch.items()}
-    return {**filled, "weights": (np.arange(rows) < valid).astype(np.float32)}
+    valid = min(rows, len(split) - first)
+    batch, weights = _padded(
+        lambda low, high: split.take(np.arange(first + low, first + high), None), valid, share.of(rows)
+    )
+    return {**batch, "weights": weights}
+
+
+def _padded(
+    take: Callable[[int, int], dict[str, np.ndarray]], valid: int, own: range
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Rows `own` of a batch of which `valid` rows are there and the others repeat the last, and their weights (B,)."""
+    low, high = min(own.start, valid - 1), max(min(own.stop, valid), 1)
+    rows = take(low, max(high, low + 1))
+    places = np.minimum(np.arange(own.start, own.stop), valid - 1) - low
+    if len(places) != len(next(iter(rows.values()))):
+        rows = {name: array[places] for name, array in rows.items()}
+    return rows, (np.arange(own.start, own.stop) < valid).astype(np.float32)
 
 
 def begin_worker(worker: int, workers: int) -> None:

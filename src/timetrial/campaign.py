@@ -44,14 +44,42 @@ class Campaign:
     """What looks at the trials' steps; changes no result, and is no part of `campaign.json`."""
     isolation: Isolation = "none"
     """What keeps a submission apart from its trials."""
+    processes: int = 1
+    """How many processes each trial is split over."""
+    accumulate: int = 1
+    remat: bool = False
+    """How memory is saved (`timetrial.workload.economical`)."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
         if repeated:
             raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
+        if self.processes > 1:
+            self._require_splittable()
+        if self.accumulate > 1 or self.remat:
+            self._require_traced_here()
         for source in self.sources:
             if source.path.name == SUBMISSION_FILE and self.out.resolve().is_relative_to(source.folder.resolve()):
                 raise UserError(f"{self.out} would be a part of submission {source.name!r}; name a folder outside it")
+
+    def _require_splittable(self) -> None:
+        """What looks at one process alone cannot be had where a trial has several."""
+        if self.isolation != "none" or self.instruments is not None:
+            raise UserError("--processes: trials of several processes are neither isolated nor seen by instruments")
+        for source in self.sources:
+            if source.api == "algoperf":
+                raise UserError(
+                    f"--processes: {source.name!r} is written for AlgoPerf, whose functions see a clock of their own; "
+                    "only timetrial's submissions run over several processes"
+                )
+
+    def _require_traced_here(self) -> None:
+        for source in self.sources:
+            if source.api == "algoperf" or self.isolation != "none":
+                raise UserError(
+                    "--accumulate and --remat change the loss that timetrial's submissions are handed in this process; "
+                    f"{source.name!r} is {'written for AlgoPerf' if source.api == 'algoperf' else 'isolated'}"
+                )
 
     def jobs(self) -> list[Job]:
         """Every trial, in the order they are run: submissions take turns, so that none has the machine's best hour."""
@@ -72,6 +100,9 @@ class Campaign:
                 checkpoint_seconds=self.checkpoint_seconds,
                 instruments=None if self.instruments is None else asdict(self.instruments),
                 isolation=self.isolation,
+                processes=self.processes,
+                accumulate=self.accumulate,
+                remat=self.remat,
             )
             for workload in self.ruleset.workloads
             for study, trial, name in self._turns(self_tuning)
@@ -98,6 +129,9 @@ class Campaign:
             "workloads": list(self.ruleset.workloads),
             "checkpoint_seconds": self.checkpoint_seconds,
             "isolation": self.isolation,
+            "processes": self.processes,
+            "accumulate": self.accumulate,
+            "remat": self.remat,
         }
 
 
@@ -125,6 +159,9 @@ def _write_campaign(campaign: Campaign) -> None:
         for key, what in (("seed", "--seed"), ("ruleset_sha256", "ruleset, or another choice of workloads or studies")):
             if old[key] != new[key]:
                 raise UserError(f"{campaign.out} was begun with another {what}; name another folder with --out")
+        for key in ("processes", "accumulate", "remat"):
+            if old.get(key, getattr(Campaign, key)) != new[key]:
+                raise UserError(f"{campaign.out} was begun with another --{key}; name another folder with --out")
         for name, sha256 in old["submission_sha256"].items():
             if new["submission_sha256"].get(name, sha256) != sha256:
                 raise UserError(f"submission {name!r} has changed since {campaign.out} was begun; use another --out")
@@ -184,6 +221,9 @@ def kept_job(place: Path) -> Job:
         seed=data["seed"],
         checkpoint_seconds=data["checkpoint_seconds"],
         isolation=data["isolation"],
+        processes=data.get("processes", 1),
+        accumulate=data.get("accumulate", 1),
+        remat=data.get("remat", False),
     )
     for job in campaign.jobs():
         if job.folder == str(place):

@@ -38,8 +38,16 @@ class Checkpoints:
 
         self._ocp: Any = ocp
         self._folder = folder.resolve()
-        writing: dict[str, Any] = {"max_to_keep": _KEPT, "create": True, "cleanup_tmp_directories": True}
+        if not read_only:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        writing: dict[str, Any] = {"max_to_keep": _KEPT, "create": False, "cleanup_tmp_directories": True}
         reading: dict[str, Any] = {"read_only": True, "create": False, "save_interval_steps": 0}
+        if jax.process_count() > 1:  # the others know nothing of it: orbax would wait for them
+            own = jax.process_index()
+            alone = ocp.options.MultiprocessingOptions(
+                primary_host=own, active_processes={own}, barrier_sync_key_prefix=f"process_{own}"
+            )
+            reading["multiprocessing_options"] = writing["multiprocessing_options"] = alone
         options: Any = ocp.CheckpointManagerOptions(
             enable_async_checkpointing=False, **(reading if read_only else writing)
         )

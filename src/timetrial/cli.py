@@ -124,9 +124,9 @@ VERBS = {
         "timetrial freeze --check",
     ),
     "doctor": Verb(
-        "show what this machine is, how steady its clock is, and what a ruleset costs",
+        "show what this machine is and how steady its clock, what a ruleset costs, what memory a workload needs",
         "timetrial.commands.doctor",
-        "timetrial doctor demo",
+        "timetrial doctor --cost full-v1 --devices 8",
     ),
 }
 

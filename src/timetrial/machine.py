@@ -87,7 +87,7 @@ def gpu_driver() -> dict[str, Any]:
 
 
 def hardware() -> dict[str, Any]:
-    """Devices, processor, cores and memory of this process; what is not known is left out."""
+    """Devices of the trial, processor, cores and memory of this process; what is not known is left out."""
     import jax
 
     devices = jax.local_devices()
@@ -95,14 +95,16 @@ def hardware() -> dict[str, Any]:
     known = {
         "platform": devices[0].platform,
         "device_kind": devices[0].device_kind,
-        "device_count": len(devices),
+        "device_count": jax.device_count(),
         "processor": processor(),
         "cores": cores(),
         "memory_bytes": memory_bytes(),
         "system": platform.platform(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+    processes = jax.process_count()
     found = {"device_memory_bytes": memory, "processor_clock": processor_clock()}
+    found |= {"processes": processes} if processes > 1 else {}
     found |= gpu_driver() if devices[0].platform == "gpu" else {}
     return known | {name: value for name, value in found.items() if value}
 

@@ -1,6 +1,6 @@
 """`problem.loss`: a workload as a submission sees it, anonymous and counted (rules 3, 8 and 9)."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,6 +15,37 @@ from timetrial.workload import Array, PyTree, Workload, row_weights
 
 class ContractError(Exception):
     """The submission broke the contract; the message says where and how."""
+
+
+OfRows = Callable[[Leaves, Batch, Array], tuple[Leaves, tuple[Array, Array]]]
+"""(model_state, batch, key) -> the new model state, and the rows' weighted losses and terms."""
+
+
+def in_parts(of_rows: OfRows, parts: int) -> OfRows:
+    """`of_rows` on `parts` parts of the batch, one after the other; what it keeps for the pass back is that of one.
+
+    Every `parts`-th row is of the same part, so that each device has its share of every part. Parts have keys of their
+    own: dropout differs from that of the whole batch.
+    """
+
+    def accumulated(model_state: Leaves, batch: Batch, key: Array) -> tuple[Leaves, tuple[Array, Array]]:
+        rows = batch.size
+        whole = -(-rows // parts) * parts
+        if whole > rows:
+            weights = jnp.ones(rows) if batch.weights is None else batch.weights
+            filled = batch._replace(weights=None).take(jnp.minimum(jnp.arange(whole), rows - 1))
+            batch = filled._replace(weights=jnp.pad(weights, (0, whole - rows)))
+        split = jax.tree.map(lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), batch)
+
+        def one(state: Leaves, part: tuple[Batch, Array]) -> tuple[Leaves, tuple[Array, Array]]:
+            return of_rows(state, part[0], jax.random.fold_in(key, part[1]))
+
+        model_state, found = jax.lax.scan(
+            jax.checkpoint(one, prevent_cse=False), model_state, (split, jnp.arange(parts))
+        )
+        return model_state, jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(whole)[:rows], found)
+
+    return accumulated
 
 
 class WorkloadProblem:
@@ -68,21 +99,28 @@ class WorkloadProblem:
             label_smoothing = None
         inputs = (params, model_state, batch, dropout_rate, label_smoothing)
         params, model_state, batch, dropout_rate, label_smoothing = mark(inputs, key, batch.size)
-        named = self.named(batch)
-        outputs, new_state = workload.apply(
-            self._params.unflatten(params),
-            self._model_state.unflatten(model_state),
-            named,
-            key,
-            train=train,
-            dropout_rate=dropout_rate,
-        )
         smoothing = 0.0 if label_smoothing is None else label_smoothing
-        losses, terms = workload.loss(outputs, named, label_smoothing=smoothing)
-        weights = row_weights(named, batch.size)
-        losses, terms = losses * weights, terms * weights
+
+        def of_rows(model_state: Leaves, batch: Batch, key: Array) -> tuple[Leaves, tuple[Array, Array]]:
+            named = self.named(batch)
+            outputs, new_state = workload.apply(
+                self._params.unflatten(params),
+                self._model_state.unflatten(model_state),
+                named,
+                key,
+                train=train,
+                dropout_rate=dropout_rate,
+            )
+            losses, terms = workload.loss(outputs, named, label_smoothing=smoothing)
+            weights = row_weights(named, batch.size)
+            return jax.tree.leaves(new_state), (losses * weights, terms * weights)
+
+        if workload.remat:
+            of_rows = jax.checkpoint(of_rows, policy=jax.checkpoint_policies.dots_saveable)
+        parts = min(workload.accumulate, batch.size)
+        new_state, (losses, terms) = (of_rows if parts == 1 else in_parts(of_rows, parts))(model_state, batch, key)
         mean = jnp.sum(losses) / jnp.maximum(jnp.sum(terms), jnp.finfo(jnp.float32).tiny)
-        kept = jax.tree.leaves(new_state) if update_batch_norm else model_state
+        kept = new_state if update_batch_norm else model_state
         return mean, LossAux(model_state=kept, losses=losses, weights=terms)
 
     def named(self, batch: Batch) -> dict[str, Any]:

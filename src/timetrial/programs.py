@@ -128,7 +128,9 @@ class Programs:
         self.begin = jax.jit(self._begin, out_shardings=mesh.replicated)
         self.step = jax.jit(self._step, donate_argnums=0, out_shardings=mesh.replicated)
         self.gathering_step = jax.jit(self._gathering_step, donate_argnums=0, out_shardings=mesh.replicated)
-        self.eval_params = None if functions.eval_params is None else jax.jit(functions.eval_params)
+        self.eval_params = (
+            None if functions.eval_params is None else jax.jit(functions.eval_params, out_shardings=mesh.replicated)
+        )
 
     def _begin(self, params: Leaves, model_state: Leaves, key: Array, scalars: Scalars) -> TrainState:
         state = self._functions.begin(params, model_state, key, scalars)

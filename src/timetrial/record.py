@@ -69,6 +69,10 @@ class RunHeader:
     """What the submission was told although submissions are not: "workload name", with AlgoPerf's API at full size."""
     trainer: Literal["python", "program", "process"] = "python"
     """How its code ran: here, as programs without Python, or in an isolated process, whose counts are unverified."""
+    accumulate: int = 1
+    """How many parts a batch went through the loss in, one after the other, to save memory."""
+    remat: bool = False
+    """Whether the pass back computed again what it could, to save memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,6 +400,8 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "restored": fields.texts,
         "told": fields.texts,
         "trainer": fields.one_of(("python", "program", "process")),
+        "accumulate": fields.count,
+        "remat": fields.flag,
     },
     EvalLine: {
         "step": fields.count,
@@ -440,6 +446,8 @@ _ADDED = (
     "restored",
     "told",
     "trainer",
+    "accumulate",
+    "remat",
     "parameters_sha256",
 )
 """Fields that came to schema 1 after its golden record: where a file lacks them they have their defaults."""

@@ -33,7 +33,7 @@ def from_host(
     split: Split, stream: EpochStream, mesh: Mesh, rows: int, *, first: int, workers: int | None = None
 ) -> Generator[dict[str, jax.Array]]:
     """Batches number first, first+1, … of `rows` rows, made and sent ahead of their use; see `ahead`."""
-    make = functools.partial(numbered, split, stream, mesh.size, rows)
+    make = functools.partial(numbered, split, stream, mesh.share, rows)
     return ahead(make, split, mesh, range(first, 2**62), workers=workers)
 
 

@@ -281,7 +281,7 @@ class PureTrainer:
         """The batch of that number of a stream, on the devices."""
         start, size = number * self._batch_size, self._batch_size
         return self._problem.anonymous(
-            put_batch(stretch(self._train, stream, start, size, self._mesh.size), self._mesh)
+            put_batch(stretch(self._train, stream, start, size, self._mesh.share), self._mesh)
         )
 
     def _padded(self, batch: Batch) -> Batch:

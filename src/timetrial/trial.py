@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NoReturn
 
 from timetrial import machine
 from timetrial.algoperf.names import restored_names
@@ -21,7 +22,9 @@ from timetrial.isolation.remote import RemoteTrainer
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
 from timetrial.loading import SOURCE_FOLDER, Source
+from timetrial.mirror import LeadingTrainer, follow, leading_evaluator
 from timetrial.noise import NoiseMeter
+from timetrial.peers import Followers, Leader
 from timetrial.record import (
     RECORD_NAME,
     EndLine,
@@ -68,10 +71,12 @@ def run_trial(
     checkpoint_seconds: float = 30.0,
     instruments: Choice | None = None,
     isolated: Isolated | None = None,
+    followers: Followers | None = None,
 ) -> EndLine:
     """Runs one trial and writes `folder/record.jsonl` and a copy of the source.
 
-    With `isolated` no code of the submission runs in this process.
+    With `isolated` no code of the submission runs in this process. `followers` are the other processes of the trial,
+    whose devices `mesh` holds as well; each of them runs `follow_trial`.
 
     Whatever the submission does is a result in the record. `watch` is told of progress a few times a second; `announce`
     is given the header, still without hyperparameters, before any code of the submission runs, so that a crash on
@@ -124,20 +129,12 @@ def run_trial(
         api=source.api,
         restored=restored_names(source) if source.api == "algoperf" else (),
         told=("workload name",) if _told_the_name(source, workload) else (),
+        accumulate=workload.accumulate,
+        remat=workload.remat,
     )
     announce(header)
     resume = _take_up(folder, header)
-    setting = Setting(
-        workload=workload,
-        source=source,
-        clock=ruleset.clock,
-        mesh=mesh,
-        horizon_examples=rules.horizon_examples,
-        told=bool(header.told),
-        seed=lambda purpose: _seed(trial, workload.name, purpose),
-        choose=lambda space: _point(source, space, ruleset, workload.name, trial),
-        now=now,
-    )
+    setting = _setting(workload, source, ruleset, trial, mesh, now)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(RecordWriter(folder / RECORD_NAME, resume=resume))
         source.copy_to(folder / SOURCE_FOLDER)
@@ -174,10 +171,13 @@ def run_trial(
                 now=now,
                 resume=resume,
             )
-        keeper = TrialKeeper(trainer, writer, folder, now, every_seconds=checkpoint_seconds)
+        led, evaluate = trainer, Evaluator(workload, mesh)
+        if followers is not None:
+            led, evaluate = LeadingTrainer(led, followers), leading_evaluator(evaluate, followers)
+        keeper = TrialKeeper(led, writer, folder, now, every_seconds=checkpoint_seconds)
         judge = Judge(
-            trainer,
-            Evaluator(workload, mesh),
+            led,
+            evaluate,
             writer,
             header,
             now=now,
@@ -201,6 +201,33 @@ def run_trial(
             if observer is not None:
                 observer.close()
             trainer.close()
+
+
+def follow_trial(
+    workload: Workload, source: Source, ruleset: Ruleset, trial: Trial, folder: Path, *, mesh: Mesh, leader: Leader
+) -> NoReturn:
+    """What `run_trial` does, in a process that the leader of the trial has started; ends with the process."""
+    setting = _setting(workload, source, ruleset, trial, mesh, time.perf_counter)
+    with importable(source):
+        follow(here(setting).build(), Evaluator(workload, mesh), folder, leader)
+
+
+def _setting(
+    workload: Workload, source: Source, ruleset: Ruleset, trial: Trial, mesh: Mesh, now: Callable[[], float]
+) -> Setting:
+    horizon_examples = ruleset.workloads[workload.name].horizon_examples
+    assert horizon_examples is not None
+    return Setting(
+        workload=workload,
+        source=source,
+        clock=ruleset.clock,
+        mesh=mesh,
+        horizon_examples=horizon_examples,
+        told=_told_the_name(source, workload),
+        seed=lambda purpose: _seed(trial, workload.name, purpose),
+        choose=lambda space: _point(source, space, ruleset, workload.name, trial),
+        now=now,
+    )
 
 
 def _told_the_name(source: Source, workload: Workload) -> bool:

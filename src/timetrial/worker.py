@@ -4,24 +4,29 @@ A trial has a process of its own, so that all start alike, none inherits another
 that crashes, hangs or fills the memory takes nothing with it. What the submission prints goes to standard error.
 """
 
+import contextlib
 import json
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NoReturn
 
 from timetrial.instrument_log import Choice
 from timetrial.isolation.policy import Isolation, Policy
+from timetrial.peers import FOLLOWS, Followers, Leader
 from timetrial.record import to_line
 from timetrial.ruleset import Ruleset
 
 if TYPE_CHECKING:
     from timetrial.isolation.process import Isolated
+    from timetrial.loading import Source
     from timetrial.record import EndLine
+    from timetrial.trial import Trial
     from timetrial.workload import Workload
 
 BROKEN_RECORD = 74
@@ -55,6 +60,11 @@ class Job:
     """The fields of an `instrument_log.Choice`: what looks at the trial's steps."""
     isolation: Isolation = "none"
     """What keeps the submission apart from the trial."""
+    processes: int = 1
+    """How many processes train together, each on devices of its own; the worker starts the others."""
+    accumulate: int = 1
+    remat: bool = False
+    """How memory is saved (`timetrial.workload.economical`)."""
 
 
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
@@ -62,8 +72,12 @@ def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
 
     SIGTERM makes it leave a checkpoint and stop, with exit code 75.
 
-    `load` gives the workload of a name and its SHA-256; a test's own workload comes in here.
+    `load` gives the workload of a name and its SHA-256; a test's own workload comes in here. A process that another
+    one started to train with it has no job of its own: it does as that one, and ends with it.
     """
+    load = load or _load_workload
+    if FOLLOWS in os.environ:
+        _follow(load)
     job = Job(**json.load(sys.stdin))
     events = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
@@ -72,15 +86,28 @@ def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
     _offer_to_the_out_of_memory_killer()
     if job.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.cores)  # before jax starts its threads, which are as many as these
+    code = _exit_code(job, load, events, told_to_leave)
+    if job.processes > 1:
+        os._exit(code)  # the others are gone, and jax would wait for them
+    return code
+
+
+def _exit_code(
+    job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str], told_to_leave: threading.Event
+) -> int:
     try:
-        end = _run(job, load or _load_workload, events, told_to_leave)
+        end = _run(job, load, events, told_to_leave)
+    except ConnectionError as error:
+        events.write(json.dumps({"failed": str(error)}) + "\n")
+        return PREEMPTED
     except OSError as error:
         message = f"the record cannot be written: {error.strerror} ({error.filename or job.folder})"
         events.write(json.dumps({"failed": message}) + "\n")
         return BROKEN_RECORD
-    except Exception as error:  # reported to whoever started this process, and raised again for the log
+    except Exception as error:  # reported to whoever started this process; the log has the rest
         events.write(json.dumps({"failed": f"{type(error).__name__}: {error}"}) + "\n")
-        raise
+        traceback.print_exc()
+        return 1
     return PREEMPTED if end.status == "interrupted" else 0
 
 
@@ -88,8 +115,6 @@ def _run(
     job: Job, load: Callable[[str], tuple["Workload", str]], events: IO[str], told_to_leave: threading.Event
 ) -> "EndLine":
     from timetrial.compilation import cache_folder, use_cache
-    from timetrial.loading import Source
-    from timetrial.trial import Trial, run_trial
 
     def report(event: Mapping[str, Any]) -> None:
         try:
@@ -97,8 +122,33 @@ def _run(
         except BrokenPipeError:  # the campaign is gone: stop as on its signal, or the submission would be blamed
             raise KeyboardInterrupt from None
 
+    def lost(why: str) -> None:
+        try:
+            report({"failed": why})
+        finally:
+            os._exit(PREEMPTED)
+
     use_cache(cache_folder())
+    if job.processes == 1:
+        return _run_trial(job, load, report, told_to_leave, None)
+    with contextlib.closing(Followers(job.processes, asdict(job), lost)) as followers:
+        followers.place.join()
+        return _run_trial(job, load, report, told_to_leave, followers)
+
+
+def _run_trial(
+    job: Job,
+    load: Callable[[str], tuple["Workload", str]],
+    report: Callable[[Mapping[str, Any]], None],
+    told_to_leave: threading.Event,
+    followers: Followers | None,
+) -> "EndLine":
+    from timetrial.devices import Mesh
+    from timetrial.trial import run_trial
+    from timetrial.workload import economical
+
     workload, sha256 = load(job.workload)
+    workload = economical(workload, accumulate=job.accumulate, remat=job.remat)
 
     def note(stage: str, rows: int, of: int | None) -> None:
         del of
@@ -106,13 +156,15 @@ def _run(
             report({"note": f"preparing the data of {job.workload} (once): {stage}"})
 
     workload.data.prepare(watch=note)
+    mesh = Mesh.local() if followers is None else Mesh.of_all_processes()
+    if followers is not None:
+        followers.tell("begin", mesh.memory_bytes)
     return run_trial(
         workload,
-        Source(job.submission, Path(job.path)),
-        Ruleset.from_json(job.ruleset),
-        Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning, point=job.point),
-        Path(job.folder),
+        *_about(job),
         workload_sha256=sha256,
+        mesh=mesh,
+        followers=followers,
         watch=lambda progress: report({"progress": asdict(progress)}),
         announce=lambda header: report({"header": json.loads(to_line(header))}),
         leave=told_to_leave.is_set,
@@ -120,6 +172,37 @@ def _run(
         checkpoint_seconds=job.checkpoint_seconds,
         instruments=None if job.instruments is None else Choice(**job.instruments),
     )
+
+
+def _follow(load: Callable[[str], tuple["Workload", str]]) -> NoReturn:
+    """Trains with the trial's leader until that ends this process."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader ends, and decides how
+    _offer_to_the_out_of_memory_killer()
+    leader = Leader()
+    leader.place.join()
+    from timetrial.compilation import cache_folder, use_cache
+    from timetrial.devices import Mesh
+    from timetrial.trial import follow_trial
+    from timetrial.workload import economical
+
+    use_cache(cache_folder())
+    try:
+        _, memory_bytes = leader.order()  # to begin: the data are prepared
+        job = Job(**leader.job)
+        workload = economical(load(job.workload)[0], accumulate=job.accumulate, remat=job.remat)
+        follow_trial(workload, *_about(job), mesh=Mesh.of_all_processes(memory_bytes), leader=leader)
+    except Exception as error:  # told to the leader, which ends this process; the log has the rest
+        traceback.print_exc()
+        leader.failed(f"{type(error).__name__}: {error}")
+
+
+def _about(job: Job) -> "tuple[Source, Ruleset, Trial, Path]":
+    """The arguments of `run_trial` after the workload."""
+    from timetrial.loading import Source
+    from timetrial.trial import Trial
+
+    trial = Trial(seed=job.seed, study=job.study, trial=job.trial, self_tuning=job.self_tuning, point=job.point)
+    return Source(job.submission, Path(job.path)), Ruleset.from_json(job.ruleset), trial, Path(job.folder)
 
 
 def _isolated(isolation: Isolation, workload: "Workload") -> "Isolated | None":

@@ -6,7 +6,7 @@ that all rows count alike, 0 marks padding.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import jax
@@ -143,6 +143,10 @@ class Workload:
     """True where a row's loss depends on the other rows of its batch (batch norm)."""
     has_dropout: bool = False
     has_label_smoothing: bool = False
+    accumulate: int = 1
+    """How many parts a batch goes through the loss in, one after the other; the harness's choice (`economical`)."""
+    remat: bool = False
+    """Whether only products and convolutions are kept for the pass back; the harness's choice (`economical`)."""
 
     def rows(self, split: str) -> Split:
         """The rows of `train`, `train_eval`, `valid` or `test`."""
@@ -170,6 +174,21 @@ class Workload:
             return rng.randint(0, 2 if field.below is None else field.below, shape).astype(field.dtype)
 
         return {name: draw(field) for name, field in self.fields.items()}
+
+
+def economical(workload: Workload, *, accumulate: int = 1, remat: bool = False) -> Workload:
+    """The workload with less memory and more time a step: the same losses, whatever the submission.
+
+    Raises `UserError` where batch norm makes the loss of a batch another one than that of its parts.
+    """
+    if accumulate < 1:
+        raise UserError(f"--accumulate must be at least 1, not {accumulate}")
+    if accumulate > 1 and workload.rows_coupled:
+        raise UserError(
+            f"--accumulate: batch norm couples the rows of a batch of {workload.name!r}, so its loss is not that of "
+            "its parts; use --remat, more devices, or leave this workload out"
+        )
+    return replace(workload, accumulate=accumulate, remat=remat)
 
 
 def describe_params(params: PyTree, rules: Sequence[tuple[str, Mapping[str, Any]]]) -> PyTree:

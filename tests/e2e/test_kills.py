@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import algoperf_toys
 import pytest
 from toy_trials import SGD, custom, rules, write
 
@@ -31,7 +32,19 @@ AVERAGED = custom("""
         return next(batches)
     hooks = dict(eval_params=eval_params, select=select)
 """)
-SUBMISSIONS = {"optax": SGD, "averaged": AVERAGED}
+PREPARE_FOR_EVAL = """
+    def prepare_for_eval(workload, current_param_container, current_params_types, model_state, hyperparameters,
+                         loss_type, optimizer_state, eval_results, global_step, rng):
+        trace, update = optimizer_state
+        smaller = 0.5 if eval_results and eval_results[-1][1]["validation/loss"] < 1.0 else 0.9
+        return (jax.tree.map(lambda t: smaller * t, trace), update), current_param_container, model_state
+"""
+"""What it does after an eval depends on the evals before: a lost or doubled one would show."""
+SUBMISSIONS = {
+    "optax": lambda folder: write(folder, SGD),
+    "averaged": lambda folder: write(folder, AVERAGED),
+    "algoperf": lambda folder: algoperf_toys.write(folder, algoperf_toys.JIT + PREPARE_FOR_EVAL, name="mine"),
+}
 BOARD = {"studies": 1, "trials": 1, "points": "default"}
 
 
@@ -68,9 +81,9 @@ def children() -> list[int]:
     return [int(pid) for pid in listed.stdout.split()]
 
 
-def run(folder: Path, text: str, killer: Killer, *, retries: int) -> Path:
+def run(folder: Path, submission: str, killer: Killer, *, retries: int) -> Path:
     ruleset = rules(budget=320_000, eval_every=32_000, external=BOARD, self_tuning=BOARD)
-    source = write(folder, text)
+    source = SUBMISSIONS[submission](folder)
     campaign = Campaign(out=folder / "out", ruleset=ruleset, sources=(source,), seed=5, checkpoint_seconds=0.6)
     open_folder(campaign, resume=False)
     run_campaign(campaign, killer, retries=retries, worker=WORKER)
@@ -86,20 +99,24 @@ def bits(path: Path):
 
 @pytest.mark.parametrize(
     ("name", "kills"),
-    [("averaged", 2), *(pytest.param(name, 25, marks=pytest.mark.slow) for name in SUBMISSIONS)],
+    [
+        ("averaged", 2),
+        ("algoperf", 1),
+        *(pytest.param(name, 17, marks=pytest.mark.slow) for name in SUBMISSIONS),
+    ],
 )
 def test_a_trial_killed_again_and_again_leaves_the_record_of_an_undisturbed_one(tmp_path, name, kills):
     chosen = random.Random(kills)
-    undisturbed = run(tmp_path / "calm", SUBMISSIONS[name], Killer([]), retries=0)
+    undisturbed = run(tmp_path / "calm", name, Killer([]), retries=0)
     killer = Killer([chosen.randint(8, 14) for _ in range(kills)])
-    disturbed = run(tmp_path / "rough", SUBMISSIONS[name], killer, retries=kills)
+    disturbed = run(tmp_path / "rough", name, killer, retries=kills)
     assert killer.kills == kills
     assert bits(disturbed) == bits(undisturbed)
     assert 1 <= len(read_record(disturbed).resumes) <= kills
 
 
 def test_a_campaign_that_is_killed_whole_goes_on(tmp_path):
-    calm = run(tmp_path / "calm", SGD, Killer([]), retries=0)
+    calm = run(tmp_path / "calm", "optax", Killer([]), retries=0)
     path = tmp_path / "rough"
     code = f"""
 import sys
@@ -109,7 +126,7 @@ from pathlib import Path
 class Tell(test_kills.Killer):
     def progressed(self, job, progress):
         print(progress["step"], flush=True)
-test_kills.run(Path({str(path)!r}), test_kills.SGD, Tell([]), retries=0)
+test_kills.run(Path({str(path)!r}), "optax", Tell([]), retries=0)
 """
     whole = subprocess.Popen((sys.executable, "-c", code), stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert whole.stdout is not None

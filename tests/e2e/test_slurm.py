@@ -125,6 +125,14 @@ def test_a_trial_that_is_told_to_leave_is_put_back_and_goes_on_in_its_container(
     assert log.read_text().splitlines() == runs
 
 
+def test_a_trial_of_two_processes_has_a_node_for_each(cluster: Cluster, tmp_path: Path):
+    out, job = submit(cluster, tmp_path, "adamw", options=("--processes", "2"))
+    cluster.finish(job)
+    record = read_record(trial(out, "adamw") / "record.jsonl")
+    assert record.end is not None
+    assert (record.end.status, record.run.hardware["processes"]) == ("budget", 2)
+
+
 def test_a_trial_that_is_cancelled_stays_away_and_its_campaign_can_be_taken_up(cluster: Cluster, tmp_path: Path):
     out, job = submit(cluster, tmp_path, "adamw")
     under_way(trial(out, "adamw"))

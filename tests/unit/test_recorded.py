@@ -191,7 +191,7 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone(root):
 
     first = all_of_an_epoch(7, 0)
     assert len({*first.values()}) == 50
-    batch = stretch(rows, EpochStream(50, 7), 3, 8, 1)
+    batch = stretch(rows, EpochStream(50, 7), 3, 8)
     assert dict(zip(batch["x"].tolist(), batch["noise"].tolist(), strict=True)).items() <= first.items()
     for seed, epoch in ((7, 1), (8, 0), (7 + 2**32, 0)):
         assert not {*all_of_an_epoch(seed, epoch).items()} & {*first.items()}
@@ -219,7 +219,7 @@ def test_pairs_that_are_mixed_do_not_depend_on_where_batches_begin(start, count)
             raise NotImplementedError
 
     stream = EpochStream(50, 3)
-    whole, found = stretch(Pairs(), stream, 0, 140, 1), stretch(Pairs(), stream, start, count, 1)
+    whole, found = stretch(Pairs(), stream, 0, 140), stretch(Pairs(), stream, start, count)
     for name in ("x", "other"):
         assert found[name].tolist() == whole[name][start : start + count].tolist()
 

@@ -49,6 +49,15 @@ def test_every_trial_is_a_task_of_an_array_that_is_as_large_as_the_cluster_allow
     assert "dependency" not in calls.read_text()
 
 
+def test_a_trial_of_several_processes_asks_for_as_many_nodes(tmp_path: Path, calls: Path):
+    for campaign, line in (
+        (opened(tmp_path / "one", trials=1), "#SBATCH --nodes=1\n"),
+        (dataclasses.replace(opened(tmp_path / "three", trials=1), processes=3), "#SBATCH --nodes=3\n"),
+    ):
+        (array,) = slurm.submit(campaign)
+        assert line in (array.folder / "job.sh").read_text()
+
+
 def test_with_a_bound_on_the_trials_at_a_time_arrays_follow_each_other(tmp_path: Path, calls: Path):
     first, second = slurm.submit(opened(tmp_path, trials=4), at_once=2)
     assert "#SBATCH --array=0-2%2\n" in (first.folder / "job.sh").read_text()

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from timetrial.batches import EpochStream, padded
+from timetrial.batches import EpochStream, Share, padded_batch, stretch
 from timetrial.devices import Mesh
 from timetrial.splits import ArraySplit
 from timetrial.stream import from_host, on_device
@@ -50,13 +50,30 @@ def test_batches_from_the_host_follow_the_stream_from_any_position():
         assert next(batches)["x"].tolist() == stream.indices(4 * number, 4).tolist()
 
 
-@pytest.mark.parametrize(("rows", "weighted"), [(4, False), (8, False), (5, True)])
+@pytest.mark.parametrize(("rows", "weighted"), [(4, False), (8, False), (5, True), (1, True)])
 def test_rows_that_the_devices_do_not_divide_are_padded_with_weight_zero(rows, weighted):
-    batch = padded({"x": np.arange(rows)}, 4)
+    split, stream = ArraySplit({"x": np.arange(100)}), EpochStream(100, 3)
+    batch = stretch(split, stream, 7, rows, Share(0, 4, 4))
     assert len(batch["x"]) % 4 == 0
     assert ("weights" in batch) == weighted
-    if weighted:
-        assert batch["x"][batch["weights"] > 0].tolist() == list(range(rows))
+    counted = batch["x"] if not weighted else batch["x"][batch["weights"] > 0]
+    assert counted.tolist() == stream.indices(7, rows).tolist()
+
+
+@given(rows=st.integers(1, 40), start=st.integers(0, 30), together=st.integers(1, 3), owned=st.lists(st.integers(1, 3)))
+def test_the_shares_of_several_processes_make_up_the_batch(rows, start, together, owned):
+    split, stream, devices = ArraySplit({"x": np.arange(17)}), EpochStream(17, 3), sum(owned, 1)
+    split.together = together
+    firsts = [0, *np.cumsum([1, *owned]).tolist()]
+    shares = [Share(first, own, devices) for first, own in zip(firsts, [1, *owned], strict=False)]
+    for make in (
+        lambda share: stretch(split, stream, start, rows, share),
+        lambda share: padded_batch(split, devices * 4, 0, share),
+    ):
+        whole, parts = make(Share(0, devices, devices)), [make(share) for share in shares]
+        assert {name: np.concatenate([part[name] for part in parts]).tolist() for name in whole} == {
+            name: array.tolist() for name, array in whole.items()
+        }
 
 
 def test_data_on_the_device_are_no_longer_in_their_file(tmp_path):

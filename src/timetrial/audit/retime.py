@@ -58,6 +58,9 @@ def rerun(trial: AuditedTrial, scratch: Path, *, factor: float = FACTOR, worker:
         folder=str(scratch / "trial"),
         checkpoint_seconds=3600.0,
         isolation=run.isolation,
+        accumulate=run.accumulate,
+        remat=run.remat,
+        processes=run.hardware.get("processes", 1),
     )
     with on_cores(run.hardware.get("cores")):
         run_jobs([job], ruleset.hang_seconds, Nobody(), worker=worker)

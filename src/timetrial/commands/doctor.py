@@ -1,4 +1,4 @@
-"""`timetrial doctor`: what this machine is, how steady its clock is, and what a ruleset costs at most."""
+"""`timetrial doctor`: what this machine is, how steady its clock is, what a ruleset costs, what memory a step needs."""
 
 import argparse
 import shutil
@@ -8,51 +8,131 @@ from pathlib import Path
 from typing import Any
 
 from timetrial.commands.output import add_format, print_json, print_table
+from timetrial.cost import cost, measured_paces, per_unit, read_paces
 from timetrial.data import data_root
+from timetrial.errors import UserError
 from timetrial.fingerprint import fingerprint
 from timetrial.machine import hardware, packages
 from timetrial.noise import NoiseMeter
-from timetrial.ruleset import Ruleset, load_ruleset
+from timetrial.ruleset import load_ruleset
 
 GIB = 2**30
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("ruleset", nargs="?", metavar="RULESET", help="a ruleset, to estimate what it costs")
     parser.add_argument("--seconds", type=float, default=1.0, help="how long to watch the clock (default: 1)")
-    parser.add_argument(
-        "--measure",
-        action="store_true",
-        help="time AdamW's steps here, for hours of rulesets charged in examples or steps",
-    )
     parser.add_argument(
         "--calibrate",
         action="store_true",
         help="measure matrix products, memory bandwidth and dispatch, beside what this kind of machine gave before",
     )
+    costs = parser.add_argument_group("what a ruleset costs")
+    costs.add_argument("--cost", metavar="RULESET", help="at most, by workload and board, before anything starts")
+    costs.add_argument("--submissions", type=int, default=1, metavar="N", help="of a board of so many (default: 1)")
+    costs.add_argument("--devices", type=int, default=1, metavar="N", help="of a machine of so many (default: 1)")
+    costs.add_argument("--held-out", action="store_true", help="with a variant of each workload that has none there")
+    paces = costs.add_mutually_exclusive_group()
+    paces.add_argument(
+        "--measure", action="store_true", help="hours of rulesets charged in examples or steps: time AdamW's steps here"
+    )
+    paces.add_argument(
+        "--seconds-per-step", type=Path, metavar="FILE", help="the same, from what --measure --format json printed"
+    )
+    memory = parser.add_argument_group("what a training step needs of a device's memory")
+    memory.add_argument("--memory", metavar="WORKLOAD", help="as AdamW's step compiles here; needs no data")
+    memory.add_argument(
+        "--batch-sizes", type=_sizes, metavar="B,B,…", help="(default: a quarter and all of the workload's own)"
+    )
+    memory.add_argument("--accumulate", type=int, default=1, metavar="K", help="as of `timetrial run`")
+    memory.add_argument("--remat", action="store_true", help="as of `timetrial run`")
     add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    rules = None if args.ruleset is None else load_ruleset(args.ruleset)
+    if args.cost is not None:
+        return _cost(args)
+    if args.memory is not None:
+        return _memory(args)
     found: dict[str, Mapping[str, Any]] = {
         "versions": packages(),
         "machine": machine(),
         "clock": clock_noise(args.seconds),
         **calibration(measure=args.calibrate),
     }
-    paces = measured(rules) if rules is not None and args.measure else {}
-    costs = None if rules is None else cost(rules, paces)
     if args.format == "json":
-        print_json(found | ({} if costs is None else {"cost": costs}))
+        print_json(found)
         return 0
     for title, values in found.items():
         print_table(title.capitalize(), [{"": name.replace("_", " "), "value": _text(v)} for name, v in values.items()])
-    if rules is not None and costs is not None:
-        print_table(f"Cost of one submission under {rules.name}, at most", costs)
-        if rules.clock != "seconds":
-            print("hours: of training at AdamW's pace here, evaluation aside" if paces else "hours: with --measure")
     return 0
+
+
+def _cost(args: argparse.Namespace) -> int:
+    rules = load_ruleset(args.cost)
+    for name in ("submissions", "devices"):
+        if getattr(args, name) < 1:
+            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    paces: dict[str, float] = {}
+    if args.seconds_per_step is not None:
+        paces = read_paces(args.seconds_per_step)
+    elif args.measure and rules.clock != "seconds":
+        paces = measured_paces(rules)
+    rows = cost(
+        rules,
+        per_unit(rules, paces),
+        submissions=args.submissions,
+        devices=args.devices,
+        held_out=args.held_out,
+    )
+    if args.format == "json":
+        print_json({"ruleset": rules.name, "clock": rules.clock, "seconds_per_step": paces, "cost": rows})
+        return 0
+    board = "one submission" if args.submissions == 1 else f"{args.submissions} submissions"
+    print_table(f"Cost of {board} under {rules.name}, at most", [_words(row) for row in rows])
+    print("Nothing reached early; evaluation, which is not charged, and what the input needs come on top.")
+    if rules.clock != "seconds":
+        print("hours: of training at AdamW's pace" if paces else "hours: with --measure, or --seconds-per-step FILE")
+    return 0
+
+
+def _memory(args: argparse.Namespace) -> int:
+    from timetrial.devices import Mesh
+    from timetrial.memory import step_memory
+    from timetrial.registry import load_workload
+    from timetrial.workload import economical
+
+    workload = economical(load_workload(args.memory), accumulate=args.accumulate, remat=args.remat)
+    own = workload.default_batch_size
+    mesh = Mesh.local()
+    rows = [step_memory(workload, size, mesh) for size in args.batch_sizes or sorted({max(1, own // 4), own})]
+    kind = mesh.mesh.devices.flat[0].device_kind
+    if args.format == "json":
+        about = {"workload": workload.name, "accumulate": workload.accumulate, "remat": workload.remat}
+        devices = {"device_kind": kind, "device_count": mesh.size, "device_memory": mesh.memory_bytes}
+        print_json(about | devices | {"bytes": rows})
+        return 0
+    how = (f", in {args.accumulate} parts" if args.accumulate > 1 else "") + (", computed again" if args.remat else "")
+    print_table(
+        f"A step of AdamW on {workload.name}{how}: MiB of each device",
+        [{name: n if name == "batch_size" else round(n / 2**20, 2) for name, n in row.items()} for row in rows],
+    )
+    print(
+        f"{mesh.size} x {kind} of {mesh.memory_bytes / GIB:.1f} GiB; beside the training data, which may take a quarter"
+    )
+    return 0
+
+
+def _sizes(text: str) -> list[int]:
+    """`text`, as in "16,32", as batch sizes; ValueError where it is none."""
+    sizes = [int(part) for part in text.split(",")]
+    if min(sizes) < 1:
+        raise ValueError(text)
+    return sizes
+
+
+def _words(row: Mapping[str, Any]) -> dict[str, Any]:
+    said = {True: "held out", False: "base", None: None}
+    return {name.replace("_", " "): said[value] if name == "held_out" else value for name, value in row.items()}
 
 
 def machine() -> dict[str, Any]:
@@ -111,51 +191,6 @@ def clock_noise(seconds: float, now: Callable[[], float] = time.monotonic) -> di
         "jitter": p99 / median if median > 0 else None,
         **meter.read(),
     }
-
-
-def measured(rules: Ruleset) -> dict[str, float]:
-    """Seconds that a unit of the ruleset's clock takes AdamW on this machine, by workload. Imports jax."""
-    from timetrial.check.pace import seconds_a_step
-    from timetrial.compilation import cache_folder, use_cache
-    from timetrial.registry import load_workload
-
-    if rules.clock == "seconds":
-        return {}
-    use_cache(cache_folder())
-    workloads = {name: load_workload(name) for name in rules.workloads}
-    examples = {name: w.default_batch_size if rules.clock == "examples" else 1 for name, w in workloads.items()}
-    return {name: seconds_a_step(workload) / examples[name] for name, workload in workloads.items()}
-
-
-def cost(rules: Ruleset, paces: Mapping[str, float] = {}) -> list[dict[str, Any]]:
-    """What one submission can charge, by workload and board: studies x trials x budget, nothing reached early.
-
-    `hours` is None where the ruleset charges steps or examples and `paces` does not say how many seconds one takes.
-    """
-
-    def hours(name: str, charge: float) -> float | None:
-        pace = 1.0 if rules.clock == "seconds" else paces.get(name)
-        return None if pace is None else charge * pace / 3600
-
-    rows: list[dict[str, Any]] = []
-    for board, tuning in (("external", rules.external), ("self-tuning", rules.self_tuning)):
-        if tuning is None:
-            continue
-        for name in rules.workloads:
-            budget = rules.budget(name, self_tuning=board == "self-tuning")
-            charge = tuning.studies * tuning.trials * budget
-            rows.append(
-                {"board": board, "workload": name, "studies": tuning.studies, "trials": tuning.trials}
-                | {"budget": budget, "total": charge, "clock": rules.clock, "hours": hours(name, charge)}
-            )
-        mine = [row for row in rows if row["board"] == board]
-        known = all(row["hours"] is not None for row in mine)
-        sums = {
-            "total": sum(row["total"] for row in mine),
-            "hours": sum(row["hours"] for row in mine) if known else None,
-        }
-        rows.append(rows[-1] | {"workload": "all", "budget": None} | sums)
-    return rows
 
 
 def _text(value: Any) -> str:

@@ -47,6 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="trials to run side by side, each on its share of cores and GPUs (default: 1); on a cluster: at most",
     )  # fmt: skip
     parser.add_argument(
+        "--processes", type=int, default=Campaign.processes, metavar="N",
+        help="split each trial over so many processes: on this machine, each with its share of cores and GPUs, or with "
+        "--launcher slurm on so many nodes (default: 1; docs/cluster.md)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--accumulate", type=int, default=Campaign.accumulate, metavar="K",
+        help="less memory: a batch goes through the loss in K parts, one after the other (default: 1; "
+        "`timetrial doctor --memory W` says what it saves)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--remat", action="store_true", help="less memory: the pass back computes again all but products"
+    )
+    parser.add_argument(
         "--launcher", choices=("local", "slurm"), default="local",
         help="where trials run: here (the default), or each as a task of a Slurm job array",
     )  # fmt: skip
@@ -98,7 +111,11 @@ def run(args: argparse.Namespace) -> int:
     console = Console(stderr=args.format == "json")
     on_cluster = args.launcher == "slurm"
     side_by_side = 1 if on_cluster or args.jobs is None else args.jobs
-    shares(side_by_side)
+    if args.processes < 1:
+        raise UserError(f"--processes must be at least 1, not {args.processes}")
+    if args.processes > 1 and args.container:
+        raise UserError("--container: a trial of several processes cannot be started from within a container")
+    shares(side_by_side if on_cluster else side_by_side * args.processes)
     if args.container and not on_cluster:
         raise UserError("--container is for --launcher slurm")
     if args.held_out is not None:
@@ -113,7 +130,12 @@ def run(args: argparse.Namespace) -> int:
         checkpoint_seconds=args.checkpoint_every,
         instruments=Choice.of(args.instruments, args.every, args.probe_rows) if args.instruments else None,
         isolation=args.isolation,
+        processes=args.processes,
+        accumulate=args.accumulate,
+        remat=args.remat,
     )
+    if campaign.accumulate != 1:
+        _require_parts(campaign)
     if not on_cluster:  # there each trial looks at its own machine
         require(args.isolation)
     jobs = campaign.jobs()
@@ -145,6 +167,15 @@ def run(args: argparse.Namespace) -> int:
             f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True
         )
     return 1 if {*FAILURES, "interrupted"} & set(counts) else 0
+
+
+def _require_parts(campaign: Campaign) -> None:
+    """Raises `UserError` where a workload's batches cannot go through the loss in parts."""
+    from timetrial.registry import load_workload
+    from timetrial.workload import economical
+
+    for name in campaign.ruleset.workloads:
+        economical(load_workload(name), accumulate=campaign.accumulate)
 
 
 def _submit(campaign: Campaign, args: argparse.Namespace, console: "Console") -> int:

@@ -1,4 +1,4 @@
-"""Runs a campaign's trials as the tasks of Slurm job arrays: one trial a task, on a node of its own.
+"""Runs a campaign's trials as the tasks of Slurm job arrays: one trial a task, on a node of its own, or on several.
 
 The folder that the nodes share holds all that a task needs; what is asked of Slurm stands in a template that a site
 edits (`slurm.sh.template`).
@@ -48,7 +48,7 @@ def submit(
     arrays: list[Array] = []
     for first in range(0, len(waiting), size):
         jobs = waiting[first : first + size]
-        folder = _write_array(campaign.out.resolve(), jobs, template, at_once, container)
+        folder = _write_array(campaign.out.resolve(), jobs, template, at_once, campaign.processes, container)
         after = [f"--dependency=afterany:{arrays[-1].job_id}"] if arrays and at_once is not None else []
         answer = _slurm("sbatch", "--parsable", *after, str(folder / "job.sh"))
         arrays.append(Array(answer.strip().partition(";")[0], len(jobs), folder))
@@ -61,13 +61,16 @@ def task(environment: Mapping[str, str] = os.environ) -> str | None:
     return None if job is None or index is None else f"{job}_{index}"
 
 
-def _write_array(out: Path, jobs: Sequence[Job], template: Path, at_once: int | None, container: str) -> Path:
+def _write_array(
+    out: Path, jobs: Sequence[Job], template: Path, at_once: int | None, nodes: int, container: str
+) -> Path:
     number = 0
     while (folder := out / FOLDER / f"array_{number}").exists():
         number += 1
     values = {
         "name": shlex.quote(f"timetrial-{out.name}"),
         "array": f"0-{len(jobs) - 1}" + (f"%{at_once}" if at_once is not None else ""),
+        "nodes": str(nodes),
         "campaign": shlex.quote(str(out)),
         "folder": shlex.quote(str(folder)),
         "container": shlex.quote(container),

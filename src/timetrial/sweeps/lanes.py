@@ -15,12 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from timetrial import machine
+from timetrial.batches import EpochStream, padded_batch
 from timetrial.devices import Mesh, key_on
 from timetrial.errors import UserError
-from timetrial.evaluate import accumulate, padded_batch
+from timetrial.evaluate import accumulate
 from timetrial.problem import WorkloadProblem, make_task
 from timetrial.programs import Entry, Make
-from timetrial.stream import EpochStream
 from timetrial.submission import TrainState
 from timetrial.workload import Array, PyTree, Workload
 
@@ -165,9 +165,8 @@ class LaneTrainer:
     # Evaluation.
 
     def _batches(self, split: str) -> list[dict[str, np.ndarray]]:
-        arrays, rows = self.workload.split(split), self.workload.eval_batch_size
-        count = len(next(iter(arrays.values())))
-        return [padded_batch(arrays, first, rows) for first in range(0, count, rows)]
+        rows, size = self.workload.rows(split), self.workload.eval_batch_size
+        return [padded_batch(rows, size, number) for number in range(-(-len(rows) // size))]
 
     def _evaluated(self, state: TrainState, lanes: int) -> list[Metrics]:
         """The metrics of the first `lanes` lanes; the others are filling."""
