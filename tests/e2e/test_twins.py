@@ -15,10 +15,7 @@ from timetrial.trial import Trial, run_trial
 
 RULESET = load_ruleset("twins")
 CHEAP = "ogbg@twin"
-NARROWED = ("finewebedu_lm@twin", "librispeech_conformer@twin", "librispeech_deepspeech@twin", "wmt@twin")
-"""Minutes a step on a few cores: tried with narrower models in test_sequence_twins.py."""
-TRIED = [name for name in RULESET.workloads if name not in NARROWED]
-NAMES = [pytest.param(name, marks=[] if name == CHEAP else pytest.mark.slow) for name in TRIED]
+NAMES = [pytest.param(name, marks=[] if name == CHEAP else pytest.mark.slow) for name in RULESET.workloads]
 
 
 @pytest.fixture
@@ -54,7 +51,7 @@ def test_a_trial_on_a_twin_goes_on_from_its_checkpoint_as_if_nothing_had_happene
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("data")
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize("name", RULESET.workloads)
 def test_a_campaign_on_a_twin_prepares_its_data_and_holds_against_an_audit(name, tmp_path, capfd):
     assert main(["data", "prepare", name]) == 0
     out = str(tmp_path / "runs")
