@@ -233,8 +233,8 @@ class RecordSplit:
 
     arrays = None
 
-    def __init__(self, folder: Path, pipeline: Pipeline, block: int, sampled: np.ndarray | None = None) -> None:
-        """`folder` is that of the split; `sampled` are the indices of the rows to take, where they are not all."""
+    def __init__(self, folder: Path, pipeline: Pipeline, block: int, sampled: int | None = None) -> None:
+        """`folder` is that of the split; `sampled` is the number of rows of a sample (see `sample`)."""
         self._folder = folder
         self._pipeline = pipeline
         self._sampled = sampled
@@ -244,14 +244,15 @@ class RecordSplit:
         self._first_record, self._first_row = (np.append(0, np.cumsum(column)) for column in shards.T)
 
     def __len__(self) -> int:
-        return int(self._first_row[-1]) if self._sampled is None else len(self._sampled)
+        rows = int(self._first_row[-1])
+        return rows if self._sampled is None else min(rows, self._sampled)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_source"}
 
     def take(self, indices: np.ndarray, keys: np.ndarray | None) -> dict[str, np.ndarray]:
-        if self._sampled is not None:
-            indices = self._sampled[indices]
+        if len(self) < self._first_row[-1]:
+            indices = self._places(indices)
         if self.block > 1:
             return self._taken_from_blocks(indices)
         examples = self._source.__getitems__([int(index) for index in indices])
@@ -267,9 +268,14 @@ class RecordSplit:
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def sample(self, rows: int) -> "RecordSplit":
-        """Rows at equal distances: records may be in the order of their classes."""
-        everywhere = np.arange(min(rows, len(self))) * len(self) // min(rows, len(self))
-        return RecordSplit(self._folder, self._pipeline, self.block, everywhere)
+        """Rows, or blocks of them, at equal distances: records may be in the order of their classes."""
+        return RecordSplit(self._folder, self._pipeline, self.block, rows)
+
+    def _places(self, sampled: np.ndarray) -> np.ndarray:
+        """The indices of the rows of a sample. Computed: a sample may have too many to send to each worker."""
+        number, within = np.divmod(sampled, self.block)
+        blocks, needed = max(1, self._first_row[-1] // self.block), -(-len(self) // self.block)
+        return number * blocks // needed * self.block + within
 
     @functools.cached_property
     def _source(self) -> Any:
