@@ -9,22 +9,19 @@ import numpy as np
 import optax
 from timetrial.workloads.criteo1tb.model import DLRM, EMBEDDING_ROWS
 
-from timetrial.full.data import not_yet
+from timetrial.data import AnyDataset
+from timetrial.full import click_logs
 from timetrial.full.describe import Rule, dense, embedding, norm
+from timetrial.full.recorded import Recorded
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"
 FIELDS = {
-    "numeric": Field((13,), np.float32),
-    "categorical": Field((26,), np.int32, below=EMBEDDING_ROWS),
+    "numeric": Field((click_logs.NUMERIC,), np.float32),
+    "categorical": Field((click_logs.CATEGORICAL,), np.int32, below=click_logs.TABLE_ROWS),
     "label": Field((), np.uint8, below=2),
 }
-DATASET = not_yet(
-    "criteo1tb",
-    licence="Criteo's terms of use: research",
-    citation="Criteo AI Lab, Criteo 1TB Click Logs dataset (2013)",
-    source="24 days of click logs of Criteo AI Lab, which it offers for download",
-)
+DATASET = Recorded.of(click_logs.LAYOUT, click_logs.PIPELINE)
 DROPOUT_RATE = 0.0
 """Of the last hidden layer, where a submission asks for no other rate."""
 AXES: Mapping[str, tuple[Any, ...]] = {
@@ -52,8 +49,8 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {"loss": float(accumulated["loss"] / accumulated["rows"])}
 
 
-def build(model: DLRM) -> Workload:
-    """The workload of this model."""
+def build(model: DLRM, data: AnyDataset = DATASET) -> Workload:
+    """The workload of this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         numeric, categorical = (
@@ -85,7 +82,7 @@ def build(model: DLRM) -> Workload:
         loss=loss,
         evaluate=evaluate,
         finalize=finalize,
-        data=DATASET,
+        data=data,
         train_eval_rows=83_361_792,
         fields=FIELDS,
         loss_type="sigmoid_cross_entropy",

@@ -8,13 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 from timetrial.workloads.fastmri.model import UNet
 
-from timetrial.full.data import not_yet
+from timetrial.data import AnyDataset
+from timetrial.full import knees
 from timetrial.full.describe import Rule, conv, norm
+from timetrial.full.recorded import Recorded
+from timetrial.full.undersampling import SIDE
 from timetrial.metrics.ssim import ssim
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"
-SIDE = 320
 FIELDS = {
     "image": Field((SIDE, SIDE), np.float32),
     "target": Field((SIDE, SIDE), np.float32),
@@ -24,12 +26,7 @@ FIELDS = {
 }
 """The zero-filled image and the full one, both less the former's mean and over its deviation, clipped to [-6, 6];
 these two numbers; and the largest value in the volume that the slice is from."""
-DATASET = not_yet(
-    "fastmri_knee_singlecoil",
-    licence="fastMRI data sharing agreement of NYU Langone Health",
-    citation="Zbontar et al., fastMRI: An Open Dataset and Benchmarks for Accelerated MRI (2018), arXiv:1811.08839",
-    source="the single-coil knee volumes of fastmri.med.nyu.edu, sent to those who sign the agreement",
-)
+DATASET = Recorded.of(knees.LAYOUT, knees.PIPELINE)
 DROPOUT_RATE = 0.0
 """Where a submission asks for no other rate."""
 AXES: Mapping[str, tuple[Any, ...]] = {
@@ -57,8 +54,8 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {name: float(accumulated[name] / accumulated["rows"]) for name in ("loss", "ssim")}
 
 
-def build(model: UNet) -> Workload:
-    """The workload of this model."""
+def build(model: UNet, data: AnyDataset = DATASET) -> Workload:
+    """The workload of this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         side = 2 << model.pools
@@ -93,7 +90,7 @@ def build(model: UNet) -> Workload:
         loss=loss,
         evaluate=evaluate,
         finalize=finalize,
-        data=DATASET,
+        data=data,
         train_eval_rows=3_584,
         fields=FIELDS,
         loss_type="mean_absolute_error",

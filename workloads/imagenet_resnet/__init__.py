@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from timetrial.workloads.imagenet_resnet.model import ResNet
 
+from timetrial.data import AnyDataset
 from timetrial.full import imagenet
 from timetrial.full.describe import Rule, conv, dense, norm
 from timetrial.workload import Array, Batch, PyTree, Workload, describe_params
@@ -20,8 +21,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build(model: ResNet) -> Workload:
-    """The workload of this model."""
+def build(model: ResNet, data: AnyDataset = imagenet.DATASET) -> Workload:
+    """The workload of this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         variables = model.init(key, jnp.zeros((1, 32, 32, 3), jnp.uint8), None, train=False)
@@ -52,7 +53,7 @@ def build(model: ResNet) -> Workload:
         loss=imagenet.loss,
         evaluate=evaluate,
         finalize=imagenet.finalize,
-        data=imagenet.DATASET,
+        data=data,
         fields=imagenet.FIELDS,
         loss_type="softmax_cross_entropy",
         metric="accuracy",

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from timetrial.workloads.imagenet_vit.model import PATCH, ViT
 
+from timetrial.data import AnyDataset
 from timetrial.full import imagenet
 from timetrial.full.describe import Rule, attention, conv, dense, norm
 from timetrial.workload import Array, Batch, PyTree, Workload, describe_params
@@ -26,8 +27,8 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build(model: ViT) -> Workload:
-    """The workload of this model."""
+def build(model: ViT, data: AnyDataset = imagenet.MIXED_DATASET) -> Workload:
+    """The workload of this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         return model.init(key, jnp.zeros((1, PATCH, PATCH, 3), jnp.uint8))["params"], {}
@@ -52,7 +53,7 @@ def build(model: ViT) -> Workload:
         loss=imagenet.loss,
         evaluate=evaluate,
         finalize=imagenet.finalize,
-        data=imagenet.DATASET,
+        data=data,
         fields=imagenet.MIXED_FIELDS,
         loss_type="softmax_cross_entropy",
         metric="accuracy",

@@ -13,20 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from timetrial.full.data import not_yet
+from timetrial.full.photograph_rows import CROPPED, MIXED_PAIRS, SIDE
+from timetrial.full.photographs import LAYOUT
+from timetrial.full.recorded import Recorded
 from timetrial.workload import Array, Batch, Field, row_weights
 
 CLASSES = 1000
-SIDE = 224
 FIELDS = {"image": Field((SIDE, SIDE, 3), np.uint8, below=256), "label": Field((), np.int32, below=CLASSES)}
 MIXED_FIELDS = {**FIELDS, "second_label": FIELDS["label"], "share": Field((), np.float32)}
 """`share`, from 0 to 1, is that of `label`: 1 where an image is not mixed, as in every split but `train`."""
-DATASET = not_yet(
-    "imagenet2012",
-    licence="ImageNet's terms of access: non-commercial research",
-    citation="Russakovsky et al., ImageNet Large Scale Visual Recognition Challenge, IJCV 2015, arXiv:1409.0575",
-    source="ILSVRC2012 from image-net.org, for those it gives access; the test split is ImageNet-v2",
-)
+DATASET = Recorded.of(LAYOUT, CROPPED)
+MIXED_DATASET = Recorded.of(LAYOUT, MIXED_PAIRS)
+"""The same records, whose training rows are augmented and mixed."""
 TRAIN_EVAL_ROWS = 50_176
 DEFAULT_BATCH_SIZE, MAX_BATCH_SIZE = 1024, 4096
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255

@@ -11,13 +11,13 @@ layouts and pipelines of a data set are in `timetrial.full`, not in the workload
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, Watch, data_root, using
+from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, State, Watch, data_root, using
 
 Example = Mapping[str, Any]
 """What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
@@ -140,6 +140,9 @@ class Recorded(AnyDataset):
         rows = self.rows(split, root)
         return rows.take(np.arange(len(rows)), None)
 
+    def train_alone(self, folder: Path) -> "Recorded":
+        return _Placed(**{field.name: getattr(self, field.name) for field in fields(self)}, place=folder.parent)
+
     def parts(self, root: Path, folder: Path, split: str) -> Sequence[Callable[[], Iterator[Example]]]:
         """The parts of a split, real or of the twin."""
         if self.twin_of is None:
@@ -168,6 +171,21 @@ class Recorded(AnyDataset):
         from timetrial.full.recording import hash_records
 
         return hash_records(folder, self._files(folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed(Recorded):
+    """A data set that is in a folder, whatever is missing there."""
+
+    place: Path
+
+    def folder(self, root: Path | None = None) -> Path:
+        del root
+        return self.place
+
+    def state(self, root: Path | None = None, *, verify: bool = False) -> State:
+        del root, verify
+        return "prepared"
 
 
 def raw_folder(layout: Layout, root: Path | None = None) -> Path:
@@ -215,8 +233,8 @@ class RecordSplit:
 
     arrays = None
 
-    def __init__(self, folder: Path, pipeline: Pipeline, block: int, sampled: np.ndarray | None = None) -> None:
-        """`folder` is that of the split; `sampled` are the indices of the rows to take, where they are not all."""
+    def __init__(self, folder: Path, pipeline: Pipeline, block: int, sampled: int | None = None) -> None:
+        """`folder` is that of the split; `sampled` is the number of rows of a sample (see `sample`)."""
         self._folder = folder
         self._pipeline = pipeline
         self._sampled = sampled
@@ -226,14 +244,15 @@ class RecordSplit:
         self._first_record, self._first_row = (np.append(0, np.cumsum(column)) for column in shards.T)
 
     def __len__(self) -> int:
-        return int(self._first_row[-1]) if self._sampled is None else len(self._sampled)
+        rows = int(self._first_row[-1])
+        return rows if self._sampled is None else min(rows, self._sampled)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_source"}
 
     def take(self, indices: np.ndarray, keys: np.ndarray | None) -> dict[str, np.ndarray]:
-        if self._sampled is not None:
-            indices = self._sampled[indices]
+        if len(self) < self._first_row[-1]:
+            indices = self._places(indices)
         if self.block > 1:
             return self._taken_from_blocks(indices)
         examples = self._source.__getitems__([int(index) for index in indices])
@@ -249,9 +268,14 @@ class RecordSplit:
         return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
     def sample(self, rows: int) -> "RecordSplit":
-        """Rows at equal distances: records may be in the order of their classes."""
-        everywhere = np.arange(min(rows, len(self))) * len(self) // min(rows, len(self))
-        return RecordSplit(self._folder, self._pipeline, self.block, everywhere)
+        """Rows, or blocks of them, at equal distances: records may be in the order of their classes."""
+        return RecordSplit(self._folder, self._pipeline, self.block, rows)
+
+    def _places(self, sampled: np.ndarray) -> np.ndarray:
+        """The indices of the rows of a sample. Computed: a sample may have too many to send to each worker."""
+        number, within = np.divmod(sampled, self.block)
+        blocks, needed = max(1, self._first_row[-1] // self.block), -(-len(self) // self.block)
+        return number * blocks // needed * self.block + within
 
     @functools.cached_property
     def _source(self) -> Any:
