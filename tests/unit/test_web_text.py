@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rawfiles import assert_fits
+from rawfiles import assert_fits, rows_prepared
 from timetrial.workloads.finewebedu_lm import FIELDS
 
 from timetrial.errors import UserError
@@ -111,6 +111,13 @@ def test_other_splits_are_one_stream_of_as_many_rows_as_algoperf_evaluates(raw, 
     expected = list(stream(range(3), split))
     assert len(expected) >= 5 * 1025
     np.testing.assert_array_equal(rows.reshape(-1), expected[: 4 * 1025])
+
+
+def test_records_of_the_files_give_their_rows(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(web_text, "_SHARE", {"train": (0.0, 0.4), "valid": (0.4, 0.7), "test": (0.7, 1.0)})
+    for split, rows in rows_prepared(web_text.DATASET, raw, tmp_path / "data").items():
+        made = np.concatenate(rows_of(web_text.LAYOUT.parts(raw, raw, split)))
+        np.testing.assert_array_equal(rows["symbols"], made)
 
 
 def test_half_a_file_is_refused(raw):
