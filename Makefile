@@ -58,7 +58,7 @@ $(INSTALLED): pyproject.toml hatch_build.py
 	@test -n '$(PYTHON)' || { echo 'make: no Python 3.11 or newer with ensurepip found; try make PYTHON=/path/to/python' >&2; exit 1; }
 	@$(PYTHON) -c '$(USABLE)' || { echo 'make: $(PYTHON) is no Python 3.11 or newer with ensurepip' >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[mini,dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[mini,full,dev]'
 	@touch $@
 
 clean:  ## leaves runs/ alone

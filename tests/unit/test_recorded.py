@@ -172,6 +172,14 @@ def test_the_twin_needs_no_files_and_is_another_data_set(tmp_path, monkeypatch):
     assert set(first.tolist()) <= set(range(100))
 
 
+def test_the_training_rows_can_be_handed_over_alone(root, tmp_path):
+    train = (digits().prepare() / "train").rename(tmp_path / "train")
+    alone = digits().train_alone(train)
+    assert alone.rows("train").take(np.arange(3), None)["square"].tolist() == [0, 1, 4]
+    with pytest.raises(FileNotFoundError):
+        alone.rows("valid")
+
+
 def test_a_sample_lies_all_over_the_split(root):
     sample = digits().rows("train").sample(5)
     assert sample.take(np.arange(5), None)["x"].tolist() == [0, 10, 20, 30, 40]

@@ -6,21 +6,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from timetrial.workloads.finewebedu_lm.model import LENGTH, SYMBOLS, Decoder
+from timetrial.workloads.finewebedu_lm.model import Decoder
 
-from timetrial.full.data import not_yet
+from timetrial.data import AnyDataset
 from timetrial.full.describe import Rule, attention, dense, embedding, vector
+from timetrial.full.web_text import DATASET, LENGTH, SYMBOLS
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"
 FIELDS = {"symbols": Field((LENGTH + 1,), np.uint16, below=SYMBOLS)}
 """A piece of the stream of all documents: each symbol but the last is read, each but the first is to be predicted."""
-DATASET = not_yet(
-    "fineweb_edu_10b",
-    licence="ODC-By 1.0",
-    citation="Penedo et al., The FineWeb Datasets (2024), arXiv:2406.17557",
-    source="the sample of 10 billion tokens of huggingface.co/datasets/HuggingFaceFW/fineweb-edu, in GPT-2's symbols",
-)
 AXES: Mapping[str, tuple[Any, ...]] = {}
 VARIANTS: Mapping[str, Mapping[str, Any]] = {}
 
@@ -40,8 +35,8 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
     return {"loss": float(mean), "ppl": float(np.exp(mean))}
 
 
-def build(model: Decoder) -> Workload:
-    """The workload with this model."""
+def build(model: Decoder, data: AnyDataset = DATASET) -> Workload:
+    """The workload with this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         return model.init(key, jnp.zeros((1, 2), jnp.uint16))["params"], {}
@@ -69,7 +64,7 @@ def build(model: Decoder) -> Workload:
         loss=loss,
         evaluate=evaluate,
         finalize=finalize,
-        data=DATASET,
+        data=data,
         train_eval_rows=10_000,
         fields=FIELDS,
         loss_type="softmax_cross_entropy",

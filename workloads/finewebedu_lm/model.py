@@ -13,10 +13,9 @@ import numpy as np
 from flax import linen as nn
 from flax.typing import Initializer
 
+from timetrial.full.web_text import LENGTH, SYMBOLS
 from timetrial.workload import Array
 
-SYMBOLS = 50_257
-LENGTH = 1024
 HEADS = 8
 MLP_EXPANSION = 4
 _WAVELENGTH = 500_000.0

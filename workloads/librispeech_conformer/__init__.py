@@ -6,6 +6,7 @@ from typing import Any
 
 from timetrial.workloads.librispeech_conformer.model import PARTS, Conformer
 
+from timetrial.data import AnyDataset
 from timetrial.full import librispeech
 from timetrial.full.describe import Rule, attention, conv, dense, norm, vector
 from timetrial.workload import PyTree, Workload, describe_params
@@ -25,10 +26,10 @@ _DEPTHWISE: Mapping[str, Any] = {"kind": "conv", "in_axes": (0, 1), "batch_axes"
 """Of a kernel (window, 1, features): every feature has a window of its own."""
 
 
-def build(model: Conformer) -> Workload:
-    """The workload of that model."""
+def build(model: Conformer, data: AnyDataset = librispeech.DATASET) -> Workload:
+    """The workload of that model on these data."""
     return librispeech.build(
-        model, name="librispeech_conformer", rows_coupled=True, param_info=partial(_param_info, model)
+        model, data, name="librispeech_conformer", rows_coupled=True, param_info=partial(_param_info, model)
     )
 
 

@@ -12,8 +12,8 @@ from flax import linen as nn
 
 from timetrial.full.audio import log_mel, masked
 from timetrial.full.dropping import dropping
-from timetrial.full.librispeech import CLASSES
 from timetrial.full.speech_layers import XAVIER, BatchNorm, LayerNorm, Shorten, shortened
+from timetrial.full.utterances import CLASSES
 
 HEADS = 8
 EXPANSION = 4

@@ -6,6 +6,7 @@ from typing import Any
 
 from timetrial.workloads.librispeech_deepspeech.model import DIRECTIONS, GATES, DeepSpeech
 
+from timetrial.data import AnyDataset
 from timetrial.full import librispeech
 from timetrial.full.describe import Rule, conv, dense, norm, vector
 from timetrial.workload import PyTree, Workload, describe_params
@@ -31,10 +32,11 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def build(model: DeepSpeech) -> Workload:
-    """The workload of that model."""
+def build(model: DeepSpeech, data: AnyDataset = librispeech.DATASET) -> Workload:
+    """The workload of that model on these data."""
     return librispeech.build(
         model,
+        data,
         name="librispeech_deepspeech",
         rows_coupled=model.norm == "batch",
         param_info=partial(_param_info, model),

@@ -12,8 +12,8 @@ from flax.typing import Initializer
 
 from timetrial.full.audio import log_mel, masked
 from timetrial.full.dropping import dropping
-from timetrial.full.librispeech import CLASSES
 from timetrial.full.speech_layers import XAVIER, BatchNorm, LayerNorm, Shorten, shortened
+from timetrial.full.utterances import CLASSES
 
 GATES = ("in", "forget", "cell", "out")
 DIRECTIONS = ("forward", "backward")

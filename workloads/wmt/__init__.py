@@ -1,29 +1,25 @@
 """Translate German into English: a transformer on WMT 2017, AlgoPerf's `wmt`. See README.md."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
-from timetrial.workloads.wmt.model import HEADS, LENGTH, PAD, START, SYMBOLS, Translator
+from timetrial.workloads.wmt.model import HEADS, PAD, START, Translator
 
+from timetrial.data import AnyDataset
 from timetrial.full import pieces
 from timetrial.full.beam_search import beam_search
-from timetrial.full.data import not_yet
 from timetrial.full.describe import Rule, attention, dense, embedding, norm
+from timetrial.full.parallel_text import DATASET, LENGTH, SYMBOLS
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
 TRACK = "full"
 FIELDS = {name: Field((LENGTH,), np.uint16, below=SYMBOLS) for name in ("source", "target")}
 """Sentences behind each other, as many as fit in `train` and one in other splits, each with its end; then padding."""
-DATASET = not_yet(
-    "wmt17_de_en",
-    licence="as statmt.org gives it: research",
-    citation="Bojar et al., Findings of the 2017 Conference on Machine Translation (WMT17)",
-    source="the parallel texts of statmt.org/wmt17; valid and test are newstest2013 and newstest2014 of WMT14",
-)
 DROPOUT_RATE = 0.1
 """Where a submission asks for no other rate."""
 BEAMS, ALPHA = 4, 0.6
@@ -50,9 +46,12 @@ def loss(outputs: Array, batch: Batch, *, label_smoothing: Any = 0.0) -> tuple[A
     return jnp.sum(losses_bt * written_bt, axis=1), jnp.sum(written_bt, axis=1)
 
 
-def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Mean cross-entropy per symbol in nats (`loss`), and BLEU in percent of the whole corpus, by sacrebleu."""
-    vocabulary = pieces.read(DATASET)
+def finalize(accumulated: Mapping[str, np.ndarray], data: AnyDataset = DATASET) -> dict[str, float]:
+    """Mean cross-entropy per symbol in nats (`loss`), and BLEU in percent of the whole corpus, by sacrebleu.
+
+    The texts are spelt with the pieces of `data`.
+    """
+    vocabulary = pieces.read(data)
     written, right = (
         [spell_sentence(row, vocabulary) for row in accumulated[name]] for name in ("translation", "target")
     )
@@ -82,8 +81,8 @@ def translate(model: Translator, params: PyTree, source_bs: Array) -> Array:
     return beam_search(step, past, rows=rows, beams=BEAMS, length=length, start=START, end=pieces.END, alpha=ALPHA)
 
 
-def build(model: Translator) -> Workload:
-    """The workload with this model."""
+def build(model: Translator, data: AnyDataset = DATASET) -> Workload:
+    """The workload with this model on these data."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         empty = jnp.zeros((1, 2), jnp.uint16)
@@ -117,8 +116,8 @@ def build(model: Translator) -> Workload:
         apply=apply,
         loss=loss,
         evaluate=evaluate,
-        finalize=finalize,
-        data=DATASET,
+        finalize=partial(finalize, data=data),
+        data=data,
         train_eval_rows=3_072,
         fields=FIELDS,
         loss_type="softmax_cross_entropy",

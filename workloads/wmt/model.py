@@ -16,12 +16,11 @@ import numpy as np
 from flax import linen as nn
 
 from timetrial.full.dropping import dropping
+from timetrial.full.parallel_text import LENGTH, SYMBOLS
 from timetrial.full.pieces import END
 from timetrial.workload import Array
 
-SYMBOLS = 32_000
 PAD = START = 0
-LENGTH = 256
 HEADS = 16
 _XAVIER = nn.initializers.xavier_uniform()
 Sublayer = Callable[[Array], Array]

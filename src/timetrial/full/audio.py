@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from timetrial.full.utterances import SAMPLE_RATE
 from timetrial.workload import Array
 
-SAMPLE_RATE = 16_000
 FRAME = 400
 """Samples in a frame, 25 ms; 512 with the zeros behind them."""
 HOP = 160

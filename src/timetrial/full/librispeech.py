@@ -7,6 +7,7 @@ Shapes: B rows, N samples, T frames, S shortened frames, L labels, V classes. Cl
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -14,17 +15,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from timetrial.data import AnyDataset
 from timetrial.full import pieces
 from timetrial.full.audio import FRAME, heard_frames
-from timetrial.full.data import not_yet
 from timetrial.full.padding import before_padding
 from timetrial.full.speech_layers import shortened
+from timetrial.full.utterances import CLASSES, DATASET, LABELS, SAMPLES
 from timetrial.metrics.words import word_error_rate
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, row_weights
 
-SAMPLES = 320_000
-LABELS = 256
-CLASSES = 1024
 BLANK = 0
 FIELDS = {
     "audio": Field((SAMPLES,), np.int16, below=2**15),
@@ -33,12 +32,6 @@ FIELDS = {
     "label_padding": Field((), np.int32, below=LABELS),
 }
 """At most 20 s of samples and 256 pieces of words; the paddings are the numbers of those behind what was said."""
-DATASET = not_yet(
-    "librispeech",
-    licence="CC-BY-4.0",
-    citation="Panayotov et al., Librispeech: an ASR corpus based on public domain audio books, ICASSP 2015",
-    source="openslr.org/12; train-clean-100, train-clean-360, train-other-500, dev-clean, dev-other, test-clean",
-)
 DROPOUT_RATE = 0.1
 """Where a submission asks for no other rate."""
 
@@ -78,16 +71,18 @@ def decode(path: np.ndarray) -> np.ndarray:
     return merged[merged != BLANK]
 
 
-def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Nats a label (`loss`), and the word error rate of the likeliest path (`wer`)."""
-    vocabulary = pieces.read(DATASET)
+def finalize(accumulated: Mapping[str, np.ndarray], data: AnyDataset = DATASET) -> dict[str, float]:
+    """Nats a label (`loss`), and the word error rate of the likeliest path (`wer`), spelt with the pieces of `data`."""
+    vocabulary = pieces.read(data)
     said = [pieces.spell(decode(path).tolist(), vocabulary) for path in accumulated["path"]]
     meant = [pieces.spell(labels.tolist(), vocabulary) for labels in accumulated["labels"]]
     return {"loss": float(accumulated["loss"] / accumulated["terms"]), "wer": word_error_rate(said, meant)}
 
 
-def build(model: Any, *, name: str, rows_coupled: bool, param_info: Callable[[PyTree], PyTree]) -> Workload:
-    """The workload with this model; `param_info` describes its parameters."""
+def build(
+    model: Any, data: AnyDataset, *, name: str, rows_coupled: bool, param_info: Callable[[PyTree], PyTree]
+) -> Workload:
+    """The workload with this model on these data; `param_info` describes the parameters."""
 
     def init(key: Array) -> tuple[PyTree, PyTree]:
         variables = model.init(key, jnp.zeros((1, FRAME), jnp.int16), jnp.ones((1, FRAME), bool), None, train=False)
@@ -127,8 +122,8 @@ def build(model: Any, *, name: str, rows_coupled: bool, param_info: Callable[[Py
         apply=apply,
         loss=loss,
         evaluate=evaluate,
-        finalize=finalize,
-        data=DATASET,
+        finalize=partial(finalize, data=data),
+        data=data,
         train_eval_rows=5_376,
         fields=FIELDS,
         loss_type="ctc",

@@ -11,13 +11,13 @@ layouts and pipelines of a data set are in `timetrial.full`, not in the workload
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, Watch, data_root, using
+from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, State, Watch, data_root, using
 
 Example = Mapping[str, Any]
 """What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
@@ -140,6 +140,9 @@ class Recorded(AnyDataset):
         rows = self.rows(split, root)
         return rows.take(np.arange(len(rows)), None)
 
+    def train_alone(self, folder: Path) -> "Recorded":
+        return _Placed(**{field.name: getattr(self, field.name) for field in fields(self)}, place=folder.parent)
+
     def parts(self, root: Path, folder: Path, split: str) -> Sequence[Callable[[], Iterator[Example]]]:
         """The parts of a split, real or of the twin."""
         if self.twin_of is None:
@@ -168,6 +171,21 @@ class Recorded(AnyDataset):
         from timetrial.full.recording import hash_records
 
         return hash_records(folder, self._files(folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed(Recorded):
+    """A data set that is in a folder, whatever is missing there."""
+
+    place: Path
+
+    def folder(self, root: Path | None = None) -> Path:
+        del root
+        return self.place
+
+    def state(self, root: Path | None = None, *, verify: bool = False) -> State:
+        del root, verify
+        return "prepared"
 
 
 def raw_folder(layout: Layout, root: Path | None = None) -> Path:

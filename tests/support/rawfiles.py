@@ -1,0 +1,28 @@
+"""Raw files of the full track, made by hand, and what is asked of every row that is made of them."""
+
+import io
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from timetrial.workload import Field
+
+
+def write_tar(path: Path, files: Mapping[str, bytes]) -> None:
+    """A tar.gz file with those files, by name."""
+    with tarfile.open(path, "w:gz") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+
+
+def assert_fits(row: Mapping[str, np.ndarray], fields: Mapping[str, Field]) -> None:
+    """Fails unless a row has a workload's fields: their names, shapes, dtypes and ranges."""
+    assert {name: (value.shape, value.dtype) for name, value in row.items()} == {
+        name: (field.shape, np.dtype(field.dtype)) for name, field in fields.items()
+    }
+    for name, field in fields.items():
+        assert field.below is None or row[name].max() < field.below
