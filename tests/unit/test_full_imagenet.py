@@ -2,6 +2,7 @@
 
 import io
 import tarfile
+from dataclasses import replace
 
 import jax.image
 import numpy as np
@@ -9,9 +10,11 @@ import pytest
 from PIL import Image
 from scipy.stats import kstest
 
+from timetrial.data import SPLITS
 from timetrial.errors import UserError
 from timetrial.full import crops, imagenet, photograph_rows, photographs, randaugment
 from timetrial.full.crops import Box
+from timetrial.full.recorded import Recorded
 from timetrial.registry import load_workload
 
 
@@ -65,6 +68,22 @@ def test_test_images_have_the_class_of_their_folder(tmp_path):
     top = "imagenetv2-matched-frequency-format-val"
     (tmp_path / photographs.TEST).write_bytes(tar_of({f"{top}/7/a.jpeg": b"x", f"{top}/981/a.jpeg": b"y"}))
     assert examples(tmp_path, "test") == [[(b"x", 7), (b"y", 981)]]
+
+
+def test_raw_files_become_records_whose_rows_are_cropped(tmp_path):
+    images = [jpeg(noise(40, 50, seed)) for seed in range(3)]
+    raw = tmp_path / "raw" / "imagenet2012"
+    raw.mkdir(parents=True)
+    (raw / photographs.TRAIN).write_bytes(tar_of({"n01443537.tar": tar_of({"n01443537_2.JPEG": images[0]})}))
+    (raw / photographs.VALID).write_bytes(tar_of({"ILSVRC2012_val_00000001.JPEG": images[1]}))
+    (raw / photographs.TEST).write_bytes(tar_of({"imagenetv2/7/a.jpeg": images[2]}))
+    layout = replace(photographs.LAYOUT, raw=[], sizes=dict.fromkeys(SPLITS, 1), space_bytes=0)
+    dataset = Recorded.of(layout, photograph_rows.CROPPED)
+    for split, image, label in zip(SPLITS, images, (1, 65, 7), strict=True):
+        rows = dataset.rows(split, tmp_path).take(np.array([0]), None)
+        central = crops.resized(crops.decoded(image), crops.central_box(40, 50), 224)
+        np.testing.assert_array_equal(rows["image"], central[None])
+        assert rows["label"].tolist() == [label]
 
 
 @pytest.mark.parametrize("split", ["train", "valid"])
