@@ -24,7 +24,7 @@ Example = Mapping[str, Any]
 Row = dict[str, np.ndarray]
 """A workload's fields of one row; where records are blocks of rows, of all rows of a record, with an axis of rows."""
 RAW_FOLDER = "raw"
-TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 64, "test": 64}
+TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 32, "test": 32}
 SHARDS = "shards.json"
 """In the folder of a split: the numbers of records and of rows of each shard."""
 
