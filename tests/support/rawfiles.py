@@ -31,6 +31,12 @@ def assert_fits(row: Mapping[str, np.ndarray], fields: Mapping[str, Field]) -> N
         assert field.below is None or row[name].max() < field.below
 
 
+def write_companions(dataset: Recorded, raw: Path | None, folder: Path) -> None:
+    """What lies beside the records of a data set; of its twin without raw files."""
+    assert dataset.layout.companions is not None
+    dataset.layout.companions(raw, folder)
+
+
 def rows_prepared(dataset: Recorded, raw: Path, root: Path) -> dict[str, dict[str, np.ndarray]]:
     """The rows of all splits, as they are evaluated, of a data set that is prepared from these files instead."""
     layout = replace(dataset.layout, raw=[], space_bytes=0, sizes=dict.fromkeys(SPLITS))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rawfiles import assert_fits, rows_prepared, write_tar
+from rawfiles import assert_fits, rows_prepared, write_companions, write_tar
 from timetrial.workloads.wmt import FIELDS
 
 from timetrial.errors import UserError
@@ -54,7 +54,7 @@ def raw(tmp_path, monkeypatch):
         "dev/newstest2014-deen-ref.en.sgm": sgml(TESTED, 1),
     }
     write_tar(tmp_path / "dev.tgz", news)
-    parallel_text.LAYOUT.companions(tmp_path, tmp_path)
+    write_companions(parallel_text.DATASET, tmp_path, tmp_path)
     return tmp_path
 
 
@@ -121,7 +121,7 @@ lengths = st.lists(st.tuples(st.integers(1, 256), st.integers(1, 256)), min_size
 @given(lengths)
 def test_packing_keeps_the_order_and_fills_rows_as_far_as_the_next_pair_has_room(lengths):
     counter = itertools.count()
-    pairs = [tuple(np.full(n, next(counter), np.uint16) for n in pair) for pair in lengths]
+    pairs = [(np.full(n, next(counter), np.uint16), np.full(m, next(counter), np.uint16)) for n, m in lengths]
     rows = list(parallel_text.packed(pairs))
     for name, side in (("source", 0), ("target", 1)):
         expected = np.concatenate([pair[side] for pair in pairs])
@@ -137,7 +137,7 @@ def test_packing_keeps_the_order_and_fills_rows_as_far_as_the_next_pair_has_room
 
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_rows_of_the_twin_have_the_workloads_fields_and_a_rule_to_learn(tmp_path, split):
-    parallel_text.LAYOUT.companions(None, tmp_path)
+    write_companions(parallel_text.DATASET, None, tmp_path)
     found = list(parallel_text.LAYOUT.twin(split, np.random.RandomState(0), 20))
     assert len(found) == 20
     translations: dict[str, set[str]] = {}
