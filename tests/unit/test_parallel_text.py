@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rawfiles import assert_fits, write_tar
+from rawfiles import assert_fits, rows_prepared, write_tar
 from timetrial.workloads.wmt import FIELDS
 
 from timetrial.errors import UserError
@@ -90,6 +90,13 @@ def test_the_order_of_training_pairs_never_changes(raw):
 def test_other_splits_have_a_pair_a_row_in_their_order_as_it_is_written(raw, split):
     rows = list(parallel_text.examples(raw, raw, split))
     assert [texts(row, raw) for row in rows] == [[pair] for pair in TESTED]
+
+
+def test_records_of_the_archives_give_their_rows(raw, tmp_path):
+    for split, rows in rows_prepared(parallel_text.DATASET, raw, tmp_path / "data").items():
+        made = [parallel_text.row(example, None) for example in parallel_text.examples(raw, raw, split)]
+        for name in ("source", "target"):
+            np.testing.assert_array_equal(rows[name], [row[name] for row in made])
 
 
 def test_pieces_are_learnt_from_both_languages(raw):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import sentencepiece
 import soundfile
-from rawfiles import assert_fits, write_tar
+from rawfiles import assert_fits, rows_prepared, write_tar
 
 from timetrial.errors import UserError
 from timetrial.full import librispeech, pieces, utterances
@@ -63,6 +63,18 @@ def test_an_archive_gives_the_utterances_of_at_most_20_seconds_and_256_character
         np.testing.assert_array_equal(samples, sound(SECONDS.get(name, 0.1), i))
         assert example["labels"].tolist() == [*model.encode(SAID[name]), model.eos_id()]
         assert example["labels"].dtype == np.uint16
+
+
+def test_records_of_the_archives_give_their_rows(learnt, tmp_path):
+    for name in ("train-clean-360", "train-other-500", "dev-clean", "dev-other", "test-clean"):
+        archive(learnt / f"{name}.tar.gz", sounds={"19-198-0000": flac(sound(0.1, len(name)))})
+    rows = rows_prepared(utterances.DATASET, learnt, tmp_path / "data")
+    heard = {split: fields["audio"][:, :1600] for split, fields in rows.items()}
+    np.testing.assert_array_equal(heard["test"], [sound(0.1, len("test-clean"))])
+    np.testing.assert_array_equal(heard["valid"], [sound(0.1, 9)] * 2)
+    np.testing.assert_array_equal(heard["train"][[0, -2, -1]], [sound(0.1), sound(0.1, 15), sound(0.1, 15)])
+    assert len(heard["train"]) == 5
+    assert set(rows["test"]["label_padding"].tolist()) == set(rows["valid"]["label_padding"].tolist())
 
 
 def test_the_splits_are_those_archives_that_algoperf_reads(tmp_path):
