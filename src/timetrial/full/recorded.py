@@ -22,8 +22,8 @@ from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, State, Watc
 Example = Mapping[str, Any]
 """What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
 Row = dict[str, Any]
-"""A workload's fields of one row, arrays and numbers; where records are blocks of rows, those of all rows of a record, in
-arrays with an axis of rows."""
+"""A workload's fields of one row, arrays and numbers; where records are blocks of rows, those of all rows of a record,
+in arrays with an axis of rows."""
 RAW_FOLDER = "raw"
 TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 32, "test": 32}
 SHARDS = "shards.json"
