@@ -25,10 +25,10 @@ def rows_a_second(name: str) -> tuple[float, int]:
     at_once = max(_ROWS_AT_ONCE, rows.block)
     stream = EpochStream(len(rows), 0, block=rows.block)
     batch = stretch(rows, stream, 0, at_once, 1)  # opens the files
-    made, began = 0, time.process_time()
-    while (spent := time.process_time() - began) < _SECONDS:
+    made, spent, began = 0, 0.0, time.process_time()
+    while spent < _SECONDS:
         batch = stretch(rows, stream, made, at_once, 1)
-        made += at_once
+        made, spent = made + at_once, time.process_time() - began
     return made / spent, sum(array.nbytes for array in batch.values()) // at_once
 
 
@@ -39,8 +39,9 @@ def main() -> None:
     print("| workload | rows/s needed | rows/s of a core | cores | kB a row | MB/s to the devices |")
     print("|---|--:|--:|--:|--:|--:|")
     for name in parser.parse_args().workloads or workload_names("full"):
-        assert rules[name].horizon_examples is not None
-        needed = rules[name].horizon_examples / rules[name].budget
+        examples = rules[name].horizon_examples
+        assert examples is not None
+        needed = examples / rules[name].budget
         found, size = rows_a_second(name)
         cells = (f"{needed:,.0f}", f"{found:,.0f}", f"{needed / found:,.1f}", f"{size / 1e3:,.1f}")
         print(f"| `{name}` | {' | '.join(cells)} | {needed * size / 1e6:,.0f} |", flush=True)

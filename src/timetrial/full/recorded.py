@@ -21,8 +21,9 @@ from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, State, Watc
 
 Example = Mapping[str, Any]
 """What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
-Row = dict[str, np.ndarray]
-"""A workload's fields of one row; where records are blocks of rows, of all rows of a record, with an axis of rows."""
+Row = dict[str, Any]
+"""A workload's fields of one row, arrays and numbers; where records are blocks of rows, those of all rows of a record,
+in arrays with an axis of rows."""
 RAW_FOLDER = "raw"
 TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 32, "test": 32}
 SHARDS = "shards.json"
@@ -282,8 +283,8 @@ class RecordSplit:
         """The records, by number: opened in each process that reads them."""
         import tensorflow_datasets as tfds
 
-        (split,) = tfds.builder_from_directory(str(self._folder)).as_data_source().values()
-        return split
+        builder: Any = tfds.builder_from_directory(str(self._folder))
+        return builder.as_data_source(split=self._folder.name)
 
     def _taken_from_blocks(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         shard = np.searchsorted(self._first_row, indices, side="right") - 1

@@ -144,7 +144,7 @@ class Observer:
         choice, workload = self._choice, self._workload
         rows = choice.probe_rows or max(8, observed.batch_size // 8)
         rows = self._mesh.round_up(rows) if observed.whole and has(choice.set, "economy") else 0
-        self._rows = min(rows, len(next(iter(self._train.values()))))
+        self._rows = min(rows, len(self._train))
         self._initial: Leaves = self._copy(jax.tree.leaves(self._trainer.initial()[0]))
         self._reader = StateReader(observed.opt_state, observed.params)
         self._preconditions = bool(self._rows) and has(choice.set, "full") and self._reader.has_second_moments
