@@ -27,7 +27,8 @@ class EpochStream:
         self._rows = rows
         self._seed = seed
         self._block = block
-        self._permutation = functools.lru_cache(maxsize=4)(self._draw if block == 1 else self._draw_blocks)
+        self._permutation = functools.lru_cache(maxsize=4)(self._draw)
+        self._windows = functools.lru_cache(maxsize=4)(self._draw_windows)
         self._mixed = functools.lru_cache(maxsize=8)(self._draw_mixed)
 
     def __reduce__(self) -> Any:
@@ -52,7 +53,7 @@ class EpochStream:
         """Elements first, …, end-1 of an epoch."""
         if self._block == 1:
             return self._permutation(epoch)[first:end]
-        starts = self._permutation(epoch)[1]
+        starts = self._windows(epoch)[1]
         windows = range(
             int(np.searchsorted(starts, first, side="right")) - 1, int(np.searchsorted(starts, end, side="left"))
         )
@@ -63,7 +64,7 @@ class EpochStream:
         # numpy keeps the stream of this legacy generator fixed for ever (NEP 19).
         return np.random.RandomState(self._words(epoch)).permutation(self._rows).astype(np.int32)
 
-    def _draw_blocks(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+    def _draw_windows(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """The order of the blocks, and where in the epoch each window of them starts."""
         order = np.random.RandomState(self._words(epoch)).permutation(-(-self._rows // self._block))
         ends = np.cumsum(np.minimum((order + 1) * self._block, self._rows) - order * self._block)
@@ -71,7 +72,7 @@ class EpochStream:
 
     def _draw_mixed(self, epoch: int, window: int) -> np.ndarray:
         """The rows of a window of blocks, in their order."""
-        blocks = self._permutation(epoch)[0][window * _BLOCKS_MIXED : (window + 1) * _BLOCKS_MIXED]
+        blocks = self._windows(epoch)[0][window * _BLOCKS_MIXED : (window + 1) * _BLOCKS_MIXED]
         rows = (blocks[:, None] * self._block + np.arange(self._block)).reshape(-1)
         return np.random.RandomState([*self._words(epoch), window]).permutation(rows[rows < self._rows])
 

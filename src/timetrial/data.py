@@ -79,6 +79,10 @@ class AnyDataset(ABC):
     def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
         """All rows of a split, by field."""
 
+    @abstractmethod
+    def train_alone(self, folder: Path) -> "AnyDataset":
+        """The training rows of `folder`, which is that of the split in some prepared data set, and no others."""
+
     def twin(self) -> "AnyDataset":
         """Noise that looks like the data set; raises `UserError` where there is no such twin."""
         raise UserError(f"data set {self.name} has no synthetic twin: it is had in minutes itself")
@@ -190,6 +194,10 @@ class Dataset(AnyDataset):
 
     def arrays(self, split: str, root: Path | None = None) -> dict[str, np.ndarray]:
         return _load(self.prepare(root), split)
+
+    def train_alone(self, folder: Path) -> "InMemory":
+        rows = _load(folder.parent, folder.name) if any(folder.glob("*.npy")) else {}
+        return InMemory.holding({"train": rows}, like=self)
 
     def _make(self, folder: Path, watch: Watch) -> None:
         from timetrial.blocks import write_arrays

@@ -23,7 +23,7 @@ _TWIN_SIZES: Mapping[str, int] = {
     "default_batch_size": 4,
     "max_batch_size": 16,
     "eval_batch_size": 16,
-    "train_eval_rows": 32,
+    "train_eval_rows": 16,
 }
 Changes = Mapping[str, Any]
 """Names of axes to other values than the base's."""

@@ -98,7 +98,7 @@ def mix(first: Row, second: Row, random: np.random.RandomState) -> tuple[Row, Ro
 
 
 def toy_records() -> Recorded:
-    """Rows of the toy workload as records: 256, 64 and 64."""
+    """Rows of the toy workload as records: 256, 32 and 32."""
     described = replace(digits().layout, name="toy_records", features=features_of_toy, twin=rows_of_toy)
     return Recorded.of(described, Pipeline(row=toy_row)).twin()
 

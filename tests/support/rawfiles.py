@@ -3,10 +3,13 @@
 import io
 import tarfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from timetrial.data import SPLITS
+from timetrial.full.recorded import Recorded, raw_folder
 from timetrial.workload import Field
 
 
@@ -26,3 +29,19 @@ def assert_fits(row: Mapping[str, np.ndarray], fields: Mapping[str, Field]) -> N
     }
     for name, field in fields.items():
         assert field.below is None or row[name].max() < field.below
+
+
+def write_companions(dataset: Recorded, raw: Path | None, folder: Path) -> None:
+    """What lies beside the records of a data set; of its twin without raw files."""
+    assert dataset.layout.companions is not None
+    dataset.layout.companions(raw, folder)
+
+
+def rows_prepared(dataset: Recorded, raw: Path, root: Path) -> dict[str, dict[str, np.ndarray]]:
+    """The rows of all splits, as they are evaluated, of a data set that is prepared from these files instead."""
+    layout = replace(dataset.layout, raw=[], space_bytes=0, sizes=dict.fromkeys(SPLITS))
+    put = raw_folder(layout, root)
+    put.parent.mkdir(parents=True)
+    put.symlink_to(raw)
+    prepared = replace(dataset, layout=layout, packages={}, needs=lambda: None)
+    return {split: prepared.arrays(split, root) for split in SPLITS}

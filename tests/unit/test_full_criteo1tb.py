@@ -87,16 +87,14 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path):
     (tmp_path / "day_0.gz").write_bytes(packed[:-9])
     with pytest.raises(UserError, match=r"day_0\.gz.*whole"):
         first_integers(tmp_path, "train")
-    with gzip.open(tmp_path / "day_0.gz", "wb") as file:
-        file.write(text_of(LINES)[:-1])
+    (tmp_path / "day_0.gz").write_bytes(gzip.compress(text_of(LINES)[:-1]))
     with pytest.raises(UserError, match="the last line has no end"):
         first_integers(tmp_path, "train")
 
 
 def days_of(folder, lines):
     for day in range(24):
-        with gzip.open(folder / f"day_{day}.gz", "wb") as file:
-            file.write(text_of(lines.get(day, [])))
+        (folder / f"day_{day}.gz").write_bytes(gzip.compress(text_of(lines.get(day, []))))
 
 
 def first_integers(folder, split):
@@ -116,10 +114,26 @@ def test_23_days_train_and_the_last_one_tests_and_then_validates(tmp_path, monke
     assert first_integers(tmp_path, "valid") == [[16, 17, 18, 19]]
 
 
+def test_raw_files_become_records_of_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("TIMETRIAL_DATA", str(tmp_path))
+    monkeypatch.setattr(click_logs, "_TEST_ROWS", 1)
+    raw = tmp_path / "raw" / "criteo1tb"
+    raw.mkdir(parents=True)
+    days_of(raw, {0: LINES, 5: LINES[:1], 23: LINES})
+    sizes = {"train": 3, "valid": 1, "test": 1}
+    layout = replace(click_logs.LAYOUT, sizes=sizes, space_bytes=0, block=2)
+    dataset = Recorded.of(layout, click_logs.PIPELINE)
+    expected = {"train": [*LINES, LINES[0]], "valid": LINES[1:], "test": LINES[:1]}
+    for split, lines in expected.items():
+        rows = dataset.rows(split).take(np.arange(sizes[split]), None)
+        for name, array in click_logs.row(click_logs.parsed(text_of(lines)), None).items():
+            np.testing.assert_array_equal(rows[name], array)
+
+
 def test_rows_have_the_fields_of_the_workload_and_logarithms_of_the_integers():
     workload = load_workload("criteo1tb")
     [example] = click_logs.twin("train", np.random.RandomState(0), 30)
-    rows = workload.data.pipeline.row({**example, "numeric": np.tile(np.arange(-2, 11, dtype=np.int32), (30, 1))}, None)
+    rows = click_logs.row({**example, "numeric": np.tile(np.arange(-2, 11, dtype=np.int32), (30, 1))}, None)
     assert {name: (array.dtype, array.shape) for name, array in rows.items()} == {
         name: (field.dtype, (30, *field.shape)) for name, field in workload.fields.items()
     }

@@ -1,6 +1,7 @@
 """fastMRI's knees: from volumes of k-space to undersampled and full images."""
 
 import sys
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from timetrial.errors import UserError
 from timetrial.full import knees, philox, undersampling
+from timetrial.full.recorded import Recorded
 from timetrial.registry import load_workload
 
 WIDTH = 368
@@ -84,7 +86,7 @@ def test_slices_of_a_volume_are_examples_with_the_volumes_largest_value(tmp_path
     [part] = knees.parts(tmp_path, tmp_path, "train")
     for example, of_slice, image in zip(part(), kspace, images, strict=True):
         half = undersampling.half_transformed(of_slice)
-        np.testing.assert_array_equal(example["kspace"], np.stack([half.real, half.imag], -1))
+        np.testing.assert_array_equal(example["kspace"], np.stack([np.real(half), np.imag(half)], -1))
         np.testing.assert_array_equal(example["image"], image)
         assert example["volume_max"] == images.max()
 
@@ -97,6 +99,21 @@ def test_the_first_hundred_volumes_by_name_validate_and_the_others_test(tmp_path
     names = {split: [part() for part in knees.parts(tmp_path, tmp_path, split)] for split in ("valid", "test")}
     assert names["valid"] == [f"file{number}" for number in range(1000, 1100)]
     assert names["test"] == ["file1100", "file1101", "file1102"]
+
+
+def test_raw_files_become_records_whose_rows_are_undersampled(tmp_path, monkeypatch):
+    monkeypatch.setattr(knees, "_VALID_VOLUMES", 1)
+    raw = tmp_path / "raw" / "fastmri_knee_singlecoil"
+    names = {"train": f"{knees.TRAIN}/a.h5", "valid": f"{knees.VALID}/b.h5", "test": f"{knees.VALID}/c.h5"}
+    raw.mkdir(parents=True)
+    for seed, name in enumerate(names.values()):
+        volume(raw / name, 1, seed)
+    dataset = Recorded.of(replace(knees.LAYOUT, raw=[], sizes=dict.fromkeys(names, 1), space_bytes=0), knees.PIPELINE)
+    for split in names:
+        rows = dataset.rows(split, tmp_path).take(np.array([0]), None)
+        [part] = knees.parts(raw, raw, split)
+        for name, expected in knees.row(next(part()), None).items():
+            np.testing.assert_array_equal(rows[name], expected[None])
 
 
 def one_file(folder):

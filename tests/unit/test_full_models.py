@@ -61,7 +61,7 @@ def test_pieces_spell_words_and_control_numbers_nothing():
 
 def test_without_pieces_an_error_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("TIMETRIAL_DATA", str(tmp_path))
-    with pytest.raises(UserError, match=r"no pieces of words in .*pieces\.txt: timetrial does not prepare it yet"):
+    with pytest.raises(UserError, match=r"no pieces of words in .*pieces\.txt: its files are to be put into place"):
         pieces.read(librispeech.DATASET)
     folder = librispeech.DATASET.folder()
     folder.mkdir(parents=True)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rawfiles import assert_fits, write_tar
+from rawfiles import assert_fits, rows_prepared, write_companions, write_tar
 from timetrial.workloads.wmt import FIELDS
 
 from timetrial.errors import UserError
@@ -54,7 +54,7 @@ def raw(tmp_path, monkeypatch):
         "dev/newstest2014-deen-ref.en.sgm": sgml(TESTED, 1),
     }
     write_tar(tmp_path / "dev.tgz", news)
-    parallel_text.LAYOUT.companions(tmp_path, tmp_path)
+    write_companions(parallel_text.DATASET, tmp_path, tmp_path)
     return tmp_path
 
 
@@ -92,6 +92,13 @@ def test_other_splits_have_a_pair_a_row_in_their_order_as_it_is_written(raw, spl
     assert [texts(row, raw) for row in rows] == [[pair] for pair in TESTED]
 
 
+def test_records_of_the_archives_give_their_rows(raw, tmp_path):
+    for split, rows in rows_prepared(parallel_text.DATASET, raw, tmp_path / "data").items():
+        made = [parallel_text.row(example, None) for example in parallel_text.examples(raw, raw, split)]
+        for name in ("source", "target"):
+            np.testing.assert_array_equal(rows[name], [row[name] for row in made])
+
+
 def test_pieces_are_learnt_from_both_languages(raw):
     vocabulary = (raw / pieces.FILE).read_text(encoding="utf-8").split("\n")[:-1]
     assert len(vocabulary) == 60
@@ -114,7 +121,7 @@ lengths = st.lists(st.tuples(st.integers(1, 256), st.integers(1, 256)), min_size
 @given(lengths)
 def test_packing_keeps_the_order_and_fills_rows_as_far_as_the_next_pair_has_room(lengths):
     counter = itertools.count()
-    pairs = [tuple(np.full(n, next(counter), np.uint16) for n in pair) for pair in lengths]
+    pairs = [(np.full(n, next(counter), np.uint16), np.full(m, next(counter), np.uint16)) for n, m in lengths]
     rows = list(parallel_text.packed(pairs))
     for name, side in (("source", 0), ("target", 1)):
         expected = np.concatenate([pair[side] for pair in pairs])
@@ -130,7 +137,7 @@ def test_packing_keeps_the_order_and_fills_rows_as_far_as_the_next_pair_has_room
 
 @pytest.mark.parametrize("split", ["train", "valid"])
 def test_rows_of_the_twin_have_the_workloads_fields_and_a_rule_to_learn(tmp_path, split):
-    parallel_text.LAYOUT.companions(None, tmp_path)
+    write_companions(parallel_text.DATASET, None, tmp_path)
     found = list(parallel_text.LAYOUT.twin(split, np.random.RandomState(0), 20))
     assert len(found) == 20
     translations: dict[str, set[str]] = {}

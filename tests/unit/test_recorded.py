@@ -2,6 +2,7 @@
 
 import functools
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,7 +67,8 @@ def test_rows_are_those_of_the_raw_files_in_their_order(root):
 def test_tensorflow_datasets_reads_a_split_too(root):
     import tensorflow_datasets as tfds
 
-    source = tfds.builder_from_directory(str(digits().prepare() / "valid")).as_data_source("valid")
+    builder: Any = tfds.builder_from_directory(str(digits().prepare() / "valid"))
+    source = builder.as_data_source(split="valid")
     assert [source[i]["digits"] for i in (0, 19)] == [b"0", b"19"]
 
 
@@ -170,6 +172,14 @@ def test_the_twin_needs_no_files_and_is_another_data_set(tmp_path, monkeypatch):
     assert len(first) == 256
     assert first.tolist() != twin.arrays("valid")["x"].tolist()
     assert set(first.tolist()) <= set(range(100))
+
+
+def test_the_training_rows_can_be_handed_over_alone(root, tmp_path):
+    train = (digits().prepare() / "train").rename(tmp_path / "train")
+    alone = digits().train_alone(train)
+    assert alone.rows("train").take(np.arange(3), None)["square"].tolist() == [0, 1, 4]
+    with pytest.raises(FileNotFoundError):
+        alone.rows("valid")
 
 
 def test_a_sample_lies_all_over_the_split(root):
@@ -317,7 +327,9 @@ def test_a_trial_on_records_is_that_on_arrays_of_the_same_rows_and_can_be_taken_
         assert (step, found) == (expected_step, pytest.approx(expected, rel=1e-6))
     assert whole.evals[-1].data_seconds > 0
     out = tmp_path / "parted"
-    assert evals(records, out=out, leave=lambda: True)[1].end.status == "interrupted"
+    end = evals(records, out=out, leave=lambda: True)[1].end
+    assert end is not None
+    assert end.status == "interrupted"
     resumed, record = evals(records, out=out)
     assert record.resumes
     assert resumed == of_records

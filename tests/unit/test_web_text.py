@@ -10,7 +10,7 @@ import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rawfiles import assert_fits
+from rawfiles import assert_fits, rows_prepared
 from timetrial.workloads.finewebedu_lm import FIELDS
 
 from timetrial.errors import UserError
@@ -26,6 +26,11 @@ def merges(tmp_path_factory):
     path = tmp_path_factory.mktemp("gpt2") / "vocab.bpe"
     path.write_text("#version: 0.2\n" + "".join(f"{merge}\n" for merge in MERGES), encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="module")
+def encode(merges):
+    return web_text.encoder(merges)
 
 
 def byte_symbol(byte):
@@ -48,13 +53,12 @@ def cut(text):
 
 
 @given(st.text(alphabet="theingas 0'!\nä", max_size=40))
-def test_text_is_cut_by_byte_pair_encoding(merges, text):
-    assert web_text.encoder(merges)([text]) == [cut(text)]
+def test_text_is_cut_by_byte_pair_encoding(encode, text):
+    assert encode([text]) == [cut(text)]
 
 
-def test_bytes_have_gpt_2s_symbols(merges):
-    found = web_text.encoder(merges)(["!", "a", "\x00", "\n", " "])
-    assert found == [[0], [64], [188], [198], [220]]
+def test_bytes_have_gpt_2s_symbols(encode):
+    assert encode(["!", "a", "\x00", "\n", " "]) == [[0], [64], [188], [198], [220]]
 
 
 def test_nine_tenths_of_the_documents_train_and_about_a_hundredth_each_validates_and_tests():
@@ -107,6 +111,13 @@ def test_other_splits_are_one_stream_of_as_many_rows_as_algoperf_evaluates(raw, 
     expected = list(stream(range(3), split))
     assert len(expected) >= 5 * 1025
     np.testing.assert_array_equal(rows.reshape(-1), expected[: 4 * 1025])
+
+
+def test_records_of_the_files_give_their_rows(raw, tmp_path, monkeypatch):
+    monkeypatch.setattr(web_text, "_SHARE", {"train": (0.0, 0.4), "valid": (0.4, 0.7), "test": (0.7, 1.0)})
+    for split, rows in rows_prepared(web_text.DATASET, raw, tmp_path / "data").items():
+        made = np.concatenate(rows_of(web_text.LAYOUT.parts(raw, raw, split)))
+        np.testing.assert_array_equal(rows["symbols"], made)
 
 
 def test_half_a_file_is_refused(raw):

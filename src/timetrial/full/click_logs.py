@@ -127,7 +127,7 @@ def table_row(words_rc: np.ndarray) -> np.ndarray:
     the columns share one table, modulo its rows.
     """
     column = np.arange(CATEGORICAL, dtype=np.uint64)
-    ten, one = np.divmod(column, np.uint64(10)) + np.uint64(_ZERO)
+    ten, one = column // np.uint64(10) + np.uint64(_ZERO), column % np.uint64(10) + np.uint64(_ZERO)
     behind = np.where(column < 10, one << np.uint64(56), ten << np.uint64(48) | one << np.uint64(56))
     digits = np.where(column < 10, np.uint64(1), np.uint64(2))
     last_words_rc = words_rc >> np.uint64(8) * digits | behind

@@ -36,7 +36,8 @@ def _slices(path: Path) -> Iterator[Example]:
     except ImportError:
         raise UserError("fastMRI's files are HDF5, which needs h5py: pip install 'timetrial[full]'") from None
     try:
-        with h5py.File(path) as file:
+        with h5py.File(path) as opened:
+            file: Any = opened  # whatever h5py says that a file may hold
             largest = np.float32(file.attrs["max"])
             for kspace_hw, image_ss in zip(file["kspace"], file["reconstruction_esc"], strict=True):
                 yield _example(kspace_hw, image_ss, largest)
@@ -49,7 +50,7 @@ def _example(kspace_hw: np.ndarray, image_ss: np.ndarray, largest: np.float32) -
         raise ValueError(f"a slice of {kspace_hw.shape} with an image of {image_ss.shape}")
     half_sw = half_transformed(kspace_hw)
     return {
-        "kspace": np.stack([half_sw.real, half_sw.imag], axis=-1).astype(np.float32),
+        "kspace": np.stack([np.real(half_sw), np.imag(half_sw)], axis=-1).astype(np.float32),
         "image": image_ss.astype(np.float32),
         "volume_max": largest,
     }

@@ -11,20 +11,21 @@ layouts and pipelines of a data set are in `timetrial.full`, not in the workload
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, Watch, data_root, using
+from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, State, Watch, data_root, using
 
 Example = Mapping[str, Any]
 """What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
-Row = dict[str, np.ndarray]
-"""A workload's fields of one row; where records are blocks of rows, of all rows of a record, with an axis of rows."""
+Row = dict[str, Any]
+"""A workload's fields of one row, arrays and numbers; where records are blocks of rows, those of all rows of a record,
+in arrays with an axis of rows."""
 RAW_FOLDER = "raw"
-TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 64, "test": 64}
+TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 32, "test": 32}
 SHARDS = "shards.json"
 """In the folder of a split: the numbers of records and of rows of each shard."""
 
@@ -140,6 +141,9 @@ class Recorded(AnyDataset):
         rows = self.rows(split, root)
         return rows.take(np.arange(len(rows)), None)
 
+    def train_alone(self, folder: Path) -> "Recorded":
+        return _Placed(**{field.name: getattr(self, field.name) for field in fields(self)}, place=folder.parent)
+
     def parts(self, root: Path, folder: Path, split: str) -> Sequence[Callable[[], Iterator[Example]]]:
         """The parts of a split, real or of the twin."""
         if self.twin_of is None:
@@ -168,6 +172,21 @@ class Recorded(AnyDataset):
         from timetrial.full.recording import hash_records
 
         return hash_records(folder, self._files(folder))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Placed(Recorded):
+    """A data set that is in a folder, whatever is missing there."""
+
+    place: Path
+
+    def folder(self, root: Path | None = None) -> Path:
+        del root
+        return self.place
+
+    def state(self, root: Path | None = None, *, verify: bool = False) -> State:
+        del root, verify
+        return "prepared"
 
 
 def raw_folder(layout: Layout, root: Path | None = None) -> Path:
@@ -264,8 +283,8 @@ class RecordSplit:
         """The records, by number: opened in each process that reads them."""
         import tensorflow_datasets as tfds
 
-        (split,) = tfds.builder_from_directory(str(self._folder)).as_data_source().values()
-        return split
+        builder: Any = tfds.builder_from_directory(str(self._folder))
+        return builder.as_data_source(split=self._folder.name)
 
     def _taken_from_blocks(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         shard = np.searchsorted(self._first_row, indices, side="right") - 1

@@ -171,9 +171,11 @@ def _write_part(dataset: Recorded, examples: Iterator[Example], stem: Path) -> I
     """Writes stem-0, stem-1, … of at most `_SHARD_BYTES`."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
+    from tensorflow_datasets.core import example_serializer
 
     features = tfds.features.FeaturesDict(dataset.layout.features())
-    serializer = tfds.core.example_serializer.ExampleSerializer(features.get_serialized_info())
+    described: Any = features.get_serialized_info()
+    serializer = example_serializer.ExampleSerializer(described)
     records = examples if dataset.layout.block == 1 else _blocks(examples, dataset.layout.block)
     writer, shard, number = None, Shard(0, 0, 0), 0
     for example in records:
@@ -208,9 +210,11 @@ def _blocks(examples: Iterator[Example], rows: int) -> Iterator[dict[str, np.nda
 def _describe(dataset: Recorded, split: str, shards: list[Shard], folder: Path) -> None:
     """Writes what tensorflow-datasets reads the folder of a split by."""
     import tensorflow_datasets as tfds
+    from etils import epath
+    from tensorflow_datasets.core import naming
 
-    template = tfds.core.naming.ShardedFileTemplate(
-        data_dir=folder, dataset_name=dataset.name, split=split, filetype_suffix=_SUFFIX
+    template = naming.ShardedFileTemplate(
+        data_dir=epath.Path(folder), dataset_name=dataset.name, split=split, filetype_suffix=_SUFFIX
     )
     info = tfds.core.SplitInfo(
         name=split,

@@ -41,8 +41,8 @@ def undersampled(half_sw: np.ndarray, mask_w: np.ndarray, full_ss: np.ndarray) -
     return {
         "image": scaled(image),
         "target": scaled(full_ss),
-        "mean": np.float32(mean),
-        "deviation": np.float32(deviation),
+        "mean": np.asarray(mean, np.float32),
+        "deviation": np.asarray(deviation, np.float32),
     }
 
 

@@ -12,11 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from timetrial import machine
 from timetrial.checkpoint import Checkpoint, to_host
-from timetrial.data import InMemory
 from timetrial.devices import Mesh
 from timetrial.failures import submission_code
 from timetrial.isolation.exporting import as_arrays, export_submission
@@ -60,7 +57,7 @@ class _Child:
         self._pipe = pipe
         self._exchange = ChildExchange(EXCHANGE)
         self.source = Source(first["name"], Path(SUBMISSION) / first["file"])
-        self._workload = replace(workload, data=_only_train(workload, Path(TRAIN)))
+        self._workload = replace(workload, data=workload.data.train_alone(Path(TRAIN)))
         self._task: Task = make_task(workload, **first["task"])
         self._platform: str = first["platform"]
         self._trainer: Any = None
@@ -190,13 +187,6 @@ class _Child:
             "exact": self._trainer.examples_exact(),
             "ignored": list(self._trainer.ignored()),
         }
-
-
-def _only_train(workload: Workload, folder: Path) -> InMemory:
-    """The workload's training rows, and no others; nothing where there are none."""
-    files = sorted(folder.glob("*.npy"))
-    rows: dict[str, np.ndarray] = {path.stem: np.load(path, mmap_mode="r", allow_pickle=False) for path in files}
-    return InMemory.holding({"train": rows}, like=workload.data)
 
 
 if __name__ == "__main__":
