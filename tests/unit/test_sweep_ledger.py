@@ -31,7 +31,14 @@ def sweep(**changes: Any) -> Sweep:
 
 
 def row(trial: Trial, best: float, **changes: Any) -> Row:
-    given: dict[str, Any] = {"status": "completed", "initial": 9.0, "best_step": 10, "final": best, "test": best + 1, **changes}
+    given: dict[str, Any] = {
+        "status": "completed",
+        "initial": 9.0,
+        "best_step": 10,
+        "final": best,
+        "test": best + 1,
+        **changes,
+    }
     return Row(trial.schedule, trial.point, trial.seed, best=best, **given)
 
 

@@ -74,11 +74,11 @@ def load_results(folder: Path) -> Results:
     """The results in `folder`; `UserError` where there are none, or where some are missing."""
     try:
         about = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+        if "problems" not in about:
+            raise UserError(f"the sweep in {folder} is not complete; `timetrial sweep` with the same --out goes on")
         trials = dict(_trial(row) for row in _rows(folder / "trials.csv"))
         points = {(row["optimizer"], int(row["point"])): _hparams(row) for row in _rows(folder / "points.csv")}
         spec = about["spec"]
-        if not about["complete"]:
-            raise UserError(f"the sweep in {folder} is not complete; `timetrial sweep` with the same --out goes on")
         return Results(
             name=spec["name"],
             description=spec["description"],

@@ -15,12 +15,13 @@ from timetrial_scoring.sweeps.numbers import Progress, gain_by_budget, gain_by_s
 def summary(results: Results, found: Progress) -> list[str]:
     """What the sweep shows, a line each; percent are of the way from the untrained model to the best result."""
     about, tuned = results.about, results.budgets[-1]
+    diverged = float(np.mean([outcome.diverged for outcome in results.trials.values()]))
     seeds = f"seeds {', '.join(map(str, results.seeds))}"
     lines = [
         f"{results.name}: {about['configurations']:,} configurations, {about['trials']:,} trials, "
         f"{about['training_seconds'] / 3600:.2f} h of training. Points were chosen by validation on seed 0; what "
         f"follows is the test metric at the best validation, on {seeds}.",
-        f"Diverged: {_percent(float(np.mean([outcome.diverged for outcome in results.trials.values()])))} of all trials.",
+        f"Diverged: {_percent(diverged)} of all trials.",
     ]
     gain_opb = gain_by_budget(found)
     for b, budget in list(enumerate(results.budgets))[1:]:

@@ -123,7 +123,6 @@ def write_results(
     *,
     points: Mapping[str, Sequence[Point]],
     problems: Mapping[str, Mapping[str, Any]],
-    complete: bool,
     **about: Any,
 ) -> None:
     """Writes the results in their compact form: `sweep.json`, `trials.csv` and `points.csv` (docs/sweeps.md).
@@ -151,7 +150,6 @@ def write_results(
             "schema": SCHEMA,
             "kind": "sweep",
             "spec": sweep.to_json(),
-            "complete": complete,
             "configurations": sweep.configurations,
             "trials": len(trials),
             "training_seconds": round(seconds, 1),
@@ -163,7 +161,8 @@ def write_results(
 
 def _row(data: Mapping[str, Any]) -> Row:
     numbers = {name: float(data[name]) for name in ("initial", "best", "final", "test")}
-    return Row(**{**data, **numbers})
+    values: dict[str, Any] = {**data, **numbers}
+    return Row(**values)
 
 
 def _fields(row: Row, *, without: Iterable[str]) -> dict[str, Any]:
