@@ -4,6 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 TESTS ?= tests
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 # The first Python that runs and can make environments; PYTHON=/path/to/python chooses another.
 USABLE := import sys, ensurepip, venv; sys.exit(sys.version_info < (3, 11))
@@ -26,10 +27,10 @@ demo: $(INSTALLED)  ## four training algorithms on three workloads, and their le
 	$(BIN)/timetrial report $(DEMO) --allow-mixed
 
 test: $(INSTALLED)  ## all but the slow tests and Docker's; TESTS=tests/unit runs fewer
-	$(BIN)/python -m pytest -m 'not slow and not docker' $(TESTS)
+	$(BIN)/python $(PYTEST) -m 'not slow and not docker' $(TESTS)
 
 test-all: $(INSTALLED) wheel-test  ## every test
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python $(PYTEST) $(TESTS)
 
 slurm-test: $(INSTALLED)  ## campaigns on a real Slurm of two nodes, started here; needs root, slurm-wlm and munge
 	$(BIN)/python -m pytest -m slurm tests/e2e/test_slurm.py

@@ -18,7 +18,7 @@ _LIGHTEST, _DARKEST = -6.0, -1.0
 
 def render_page(runs: Sequence[Run], *, live: bool = False) -> str:
     """The whole file for one or two runs. Nothing is fetched and nothing runs; `live` makes it load itself anew."""
-    style = "".join(files(package).joinpath(name).read_text(encoding="utf-8") for package, name in _STYLES)
+    style = files("timetrial_scoring.report").joinpath("report.css").read_text(encoding="utf-8") + style_sheet()
     head = tag(
         "head",
         tag("meta", charset="utf-8"),
@@ -28,31 +28,34 @@ def render_page(runs: Sequence[Run], *, live: bool = False) -> str:
         tag("title", f"{' and '.join(run.title for run in runs)}: timetrial cockpit"),
         tag("style", Html(style)),
     )
+    body = tag(
+        "body",
+        tag("header", tag("p", "timetrial cockpit", class_="brand"), *(_heading(i, run) for i, run in enumerate(runs))),
+        tag("main", *sections(runs)),
+        class_="cockpit",
+    )
+    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
+
+
+def style_sheet() -> str:
+    """What the sections need beside the style sheet of reports."""
+    return files("timetrial_scoring.cockpit").joinpath("cockpit.css").read_text(encoding="utf-8")
+
+
+def sections(runs: Sequence[Run]) -> list[Html]:
+    """What the gauges say, the gauges, and what is not there, of one or two runs."""
     columns = [_column(title, panel, runs) for title, panel in COLUMNS.items()]
     below = [
         _column("Hyperparameters", hyperparameters(runs), runs, tag("div", *map(_hparams, runs))),
         _column("Performance", performance(runs), runs),
     ]
-    body = tag(
-        "body",
-        tag("header", tag("p", "timetrial cockpit", class_="brand"), *(_heading(i, run) for i, run in enumerate(runs))),
-        tag(
-            "main",
-            tag(
-                "section",
-                tag("h2", "What the gauges say"),
-                *(_said(i, run) for i, run in enumerate(runs)),
-                class_="hints",
-            ),
-            tag("section", *columns, class_="columns"),
-            tag("section", *below, class_="below"),
-            tag("section", tag("h2", "What is not there"), *map(_absent, runs)),
-        ),
-    )
-    return "<!doctype html>\n" + tag("html", head, body, lang="en") + "\n"
-
-
-_STYLES = (("timetrial_scoring.report", "report.css"), ("timetrial_scoring.cockpit", "cockpit.css"))
+    said = [_said(i, run) for i, run in enumerate(runs)]
+    return [
+        tag("section", tag("h2", "What the gauges say"), *said, class_="hints"),
+        tag("section", *columns, class_="columns"),
+        tag("section", *below, class_="below"),
+        tag("section", tag("h2", "What is not there"), *map(_absent, runs)),
+    ]
 
 
 def _heading(number: int, run: Run) -> Html:

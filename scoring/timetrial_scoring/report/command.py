@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     from timetrial_scoring.claims import with_claims
+    from timetrial_scoring.report.cockpits import cockpits
     from timetrial_scoring.report.data import report_data
     from timetrial_scoring.report.figures import write_figures
     from timetrial_scoring.report.page import render_page
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         out.mkdir(parents=True, exist_ok=True)
         page = out / PAGE
-        page.write_text(render_page(data), encoding="utf-8")
+        page.write_text(render_page(data, cockpits(args.folder)), encoding="utf-8")
         note = write_figures(result, data, out / "figures")
     except OSError as error:
         raise UserError(f"cannot write to {str(out)!r}: {error.strerror}") from None

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from timetrial_scoring.cockpit.page import style_sheet
 from timetrial_scoring.report.markup import TIMES, Html, breakable, counted, join, tag
 from timetrial_scoring.report.page_tables import Board, leaderboard, sensitivity, separation, times
 
@@ -17,9 +18,11 @@ _OPEN = 8
 """Findings of a kind that are listed before one has to ask for more."""
 
 
-def render_page(data: Mapping[str, Any]) -> str:
+def render_page(data: Mapping[str, Any], cockpits: Html | None = None) -> str:
     """The whole file. Nothing in it is fetched, and a content policy lets no script run but our own."""
     style, script = (_asset(name) for name in ("report.css", "report.js"))
+    if cockpits is not None:
+        style += style_sheet()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
     title = f"{data['ruleset']['name']}: timetrial report"
@@ -33,8 +36,14 @@ def render_page(data: Mapping[str, Any]) -> str:
     )
     body = tag(
         "body",
-        _header(data),
-        tag("main", *(_board(data, b) for b in range(len(data["boards"]))), _findings(data), _environment(data)),
+        _header(data, cockpits is not None),
+        tag(
+            "main",
+            *(_board(data, b) for b in range(len(data["boards"]))),
+            cockpits,
+            _findings(data),
+            _environment(data),
+        ),
         tag("div", id="tip", role="status", hidden=True),
         tag("script", Html(_embedded(data)), type="application/json", id="data"),
         tag("script", Html(script)),
@@ -52,8 +61,9 @@ def _embedded(data: Mapping[str, Any]) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _header(data: Mapping[str, Any]) -> Html:
+def _header(data: Mapping[str, Any], has_cockpits: bool) -> Html:
     links = [tag("a", _TUNING[board["tuning"]], href=f"#{board['tuning']}") for board in data["boards"]]
+    links += [tag("a", "Cockpits", href="#cockpits")] if has_cockpits else []
     links += [tag("a", "Findings", href="#findings"), tag("a", "Environment", href="#environment")]
     rules = data["ruleset"]
     changed = ", changed" if rules["modified"] else ""

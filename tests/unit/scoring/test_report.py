@@ -4,6 +4,7 @@ import base64
 import csv
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from synthetic_looks import everything
 from synthetic_runs import rules, write_campaign
 from timetrial_scoring.board import Campaign, Runs, Trial
 from timetrial_scoring.claims import with_claims
@@ -27,6 +29,7 @@ from timetrial_scoring.score import Result, score_folder, score_runs
 from timetrial_scoring.tables import to_json
 
 from timetrial.errors import UserError
+from timetrial.instrument_log import LOG_NAME
 from timetrial.ruleset import Ruleset
 
 HOSTILE = "</script ><img src=x onerror=alert(1)>&amp;"
@@ -371,3 +374,23 @@ def command_arguments(*arguments: str) -> Any:
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     return parser.parse_args(arguments)
+
+
+def test_the_report_holds_a_cockpit_for_each_submission_and_workload_that_had_instruments(tmp_path: Path):
+    root = write_campaign(tmp_path / "runs", {"muon": 0.3, "sgd": 3.0}, {}, trials=1)
+    assert command.main([str(root)]) == 0
+    assert "cockpit" not in (root / "report/report.html").read_text()
+    log = everything(tmp_path / "looks") / LOG_NAME
+    first = root / "muon" / next(iter(rules(1, 1)["workloads"]))
+    other = root / "sgd" / first.name / "study_0" / "trial_0"
+    for folder in (first / "study_0" / "trial_0", first / "study_1" / "trial_0", other):
+        shutil.copy(log, folder)
+    assert command.main([str(root)]) == 0
+    page = (root / "report/report.html").read_text()
+    assert page.count('<details class="cockpit">') == 2
+    assert "1 other trial with instruments" in page
+    (other / LOG_NAME).write_text("no log")
+    assert command.main([str(root)]) == 0
+    page = (root / "report/report.html").read_text()
+    assert page.count('<details class="cockpit">') == 1
+    assert f"{other.relative_to(root)}: " in page
