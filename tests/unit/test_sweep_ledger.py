@@ -145,6 +145,12 @@ def test_a_row_tells_the_best_eval_and_the_test_metric_there():
     assert (found.status, found.best, found.best_step, found.final) == ("completed", 9.0, 0, 2.0)
 
 
+def test_a_row_has_the_digits_that_the_results_show():
+    curve = [{"valid/loss": 123456.789012, "test/loss": 1 / 3}]
+    found = row_of(Trial("cosine", 1, 0), curve, metric="loss", better="lower", stretch=10)
+    assert (found.best, found.test) == (123456.8, 0.3333333)
+
+
 def test_a_process_that_was_killed_while_it_wrote_loses_its_last_line_alone(tmp_path: Path):
     cell = Cell(tmp_path, "branin", "adam")
     one, two = (row(Trial("constant", i, 0), float(i), final=math.nan, status="diverged") for i in (1, 2))

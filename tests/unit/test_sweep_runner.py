@@ -24,7 +24,7 @@ reruns = 1
 steps = 4
 evals = 2
 lanes = 4
-loop = "scan"
+loop = "measure"
 problems = { rosenbrock = {} }
 """
 

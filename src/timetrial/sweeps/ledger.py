@@ -21,6 +21,7 @@ from timetrial.tuning import Point
 SWEEP_NAME, TRIALS_NAME, POINTS_NAME, LINES_NAME = "sweep.json", "trials.csv", "points.csv", "lines.jsonl"
 SCHEMA = 1
 _DIGITS = 7
+"""Of every number in the results, in the ledger and in the tables alike."""
 
 
 @dataclass(frozen=True, order=True)
@@ -176,6 +177,11 @@ def _plain(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
+
+
+def rounded(value: float) -> float:
+    """A metric with the digits that results have, so that whoever reads them chooses the winners that tuning chose."""
+    return float(_text(value))
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
