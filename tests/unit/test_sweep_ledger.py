@@ -100,6 +100,8 @@ def test_what_is_wrong_with_a_specification_is_named(changes: dict[str, Any], me
         ("schedules = ['cosin']", "no schedule 'cosin'.*did you mean"),
         ("budgets = 3", "budgets must be a list"),
         ("steps = 'many'", "steps must be"),
+        ("problems = { branin = 3 }", "problems must be a list of names, or a table"),
+        ("problems = ['brannin']", "no problem 'brannin'.*did you mean 'branin'"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str):
