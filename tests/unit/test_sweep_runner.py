@@ -45,6 +45,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timetrial.commands.sweep.run_sweep", run_sweep)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here", "quick_compilation")
 def test_a_sweep_that_was_killed_goes_on_to_the_results_that_it_would_have_had(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

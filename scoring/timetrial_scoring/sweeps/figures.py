@@ -181,7 +181,7 @@ def _heat_map(rows: Sequence[str], columns: Sequence[str], values: Floats) -> An
     axes.set(xlabel="tuned", ylabel="untuned")
     for i, j in np.ndindex(*values.shape):
         dark = abs(values[i, j]) > 0.6 * most
-        axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", color="w" if dark else "k", fontsize=7)
+        axes.text(j, i, f"{round(values[i, j])}", ha="center", va="center", color="w" if dark else "k", fontsize=7)
     return picture
 
 
@@ -225,9 +225,9 @@ def _sensitivities(results: Results) -> Any:
         axes.set_axis_off()
     for axes, (optimizer, each) in zip(panels.flat, held.items(), strict=False):
         for p, problem in enumerate(results.problems):
-            colour, fine = COLOURS[p % len(COLOURS)], ~each.diverged_pn[p]
+            colour, marker, fine = COLOURS[p % len(COLOURS)], "o^s"[p // len(COLOURS) % 3], ~each.diverged_pn[p]
             label = problem.name if axes is panels.flat[0] else None
-            axes.plot(each.rate_n[fine], 100 * each.share_pn[p, fine], "o", markersize=3, color=colour, label=label)
+            axes.plot(each.rate_n[fine], 100 * each.share_pn[p, fine], marker, markersize=3, color=colour, label=label)
             axes.plot(each.rate_n[~fine], 100 * each.share_pn[p, ~fine], "x", markersize=4, color=colour)
         axes.set(xscale="log", title=optimizer)
     picture.supxlabel("learning rate")
