@@ -37,7 +37,10 @@ def numbers(curves: list[list[Metrics]]) -> np.ndarray:
     return np.array([[list(metrics.values()) for metrics in curve] for curve in curves])
 
 
-@pytest.mark.parametrize(("loop", "options"), [("scan", {"dropout": True}), ("python", {"batch_norm": True})])
+@pytest.mark.parametrize(
+    ("loop", "options"),
+    [("scan", {"dropout": True}), pytest.param("python", {"batch_norm": True}, marks=pytest.mark.slow)],
+)
 def test_a_lane_is_the_ordinary_trial_with_its_seeds(tmp_path: Path, options: dict[str, bool], loop: str):
     workload = toy_workload(**options)
     batch = workload.default_batch_size
@@ -104,6 +107,7 @@ def test_a_function_s_metric_is_its_height_over_the_minimum(name: str, best: tup
     assert minimum_of(name)(*best) == pytest.approx(0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_deep_quadratic_has_the_published_spectrum():
     """The gradient of the noise-free loss is Q θ, so the curvature along any direction is its Rayleigh quotient."""
     import jax

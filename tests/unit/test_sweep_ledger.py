@@ -100,6 +100,8 @@ def test_what_is_wrong_with_a_specification_is_named(changes: dict[str, Any], me
         ("schedules = ['cosin']", "no schedule 'cosin'.*did you mean"),
         ("budgets = 3", "budgets must be a list"),
         ("steps = 'many'", "steps must be"),
+        ("problems = { branin = 3 }", "problems must be a list of names, or a table"),
+        ("problems = ['brannin']", "no problem 'brannin'.*did you mean 'branin'"),
     ],
 )
 def test_a_mistake_in_the_file_is_named(tmp_path: Path, text: str, message: str):
@@ -143,6 +145,12 @@ def test_a_row_tells_the_best_eval_and_the_test_metric_there():
     assert (found.status, found.initial, found.best, found.best_step, found.test) == ("diverged", 9.0, 2.0, 20, 20.0)
     found = row_of(Trial("cosine", 1, 0), curve[:3], metric="loss", better="higher", stretch=10)
     assert (found.status, found.best, found.best_step, found.final) == ("completed", 9.0, 0, 2.0)
+
+
+def test_a_row_has_the_digits_that_the_results_show():
+    curve = [{"valid/loss": 123456.789012, "test/loss": 1 / 3}]
+    found = row_of(Trial("cosine", 1, 0), curve, metric="loss", better="lower", stretch=10)
+    assert (found.best, found.test) == (123456.8, 0.3333333)
 
 
 def test_a_process_that_was_killed_while_it_wrote_loses_its_last_line_alone(tmp_path: Path):

@@ -2,6 +2,10 @@
 
 import csv
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +24,7 @@ reruns = 1
 steps = 4
 evals = 2
 lanes = 4
-loop = "scan"
+loop = "measure"
 problems = { rosenbrock = {} }
 """
 
@@ -41,6 +45,7 @@ def here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("timetrial.commands.sweep.run_sweep", run_sweep)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("here", "quick_compilation")
 def test_a_sweep_that_was_killed_goes_on_to_the_results_that_it_would_have_had(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -55,7 +60,6 @@ def test_a_sweep_that_was_killed_goes_on_to_the_results_that_it_would_have_had(
     assert len(trials) == 3 * 2 + 2 * 2
     assert {trial["seed"] for trial in trials} == {"0", "1"}
     about = json.loads((tmp_path / "whole" / "sweep.json").read_text())
-    assert about["complete"]
     assert about["problems"]["rosenbrock"]["scale"] == "log"
     assert about["problems"]["rosenbrock"]["initial"]["0"] == pytest.approx(1.5**2 + 100 * 1.25**2)
 
@@ -86,10 +90,34 @@ def test_a_cell_that_another_process_holds_is_left_to_it(tmp_path: Path, monkeyp
     monkeypatch.setattr(runner.time, "sleep", it_finishes)
     runner.work(tmp_path / "out")
     assert not cell.lines()
-    assert runner.progress(sweep, tmp_path / "out") == (1, 0)
+    assert runner.cells_done(sweep, tmp_path / "out") == 1
+    assert runner.trials_done(sweep, tmp_path / "out") == 0
 
 
 def test_a_dry_run_says_how_much_it_is_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert cli.main(["sweep", str(spec(tmp_path)), "-o", str(tmp_path / "out"), "--dry-run"]) == 0
     assert "at most 10 trials" in capsys.readouterr().out
     assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_whose_sweep_is_gone_leaves_off(tmp_path: Path):
+    sweep = load_spec(spec(tmp_path))
+    open_folder(sweep, tmp_path / "out")
+    runner.work(tmp_path / "out", leave=lambda: True)
+    assert runner.cells_done(sweep, tmp_path / "out") == 0
+
+
+@pytest.mark.slow
+def test_processes_share_a_sweep_and_one_that_is_killed_is_made_up_for(tmp_path: Path):
+    """The command is killed with its workers when the first program's trials are on disk; the next one goes on."""
+    path, out = spec(tmp_path, SPEC.replace('["sgd"]', '["sgd", "adam", "nag"]')), tmp_path / "out"
+    command = [sys.executable, "-m", "timetrial", "sweep", str(path), "-o", str(out), "--jobs", "2"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as killed:
+        assert killed.stdout is not None
+        for line in killed.stdout:
+            if line.startswith("1 of 3 cells"):
+                os.killpg(killed.pid, signal.SIGKILL)
+                break
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "3 of 3 cells, 30 trials" in done.stdout
+    assert len((out / "trials.csv").read_text().splitlines()) == 31

@@ -42,7 +42,7 @@ def figures(results: Results, found: Progress) -> list[Figure]:
         Figure(
             "improvement",
             "Improvement by tuning",
-            f"What is gained by going from an untuned optimizer (row, its defaults) to a tuned one (column, {tuned} "
+            f"What is gained by going from an untuned optimizer (row: {results.least}) to a tuned one (column, {tuned} "
             f"trials), schedule {first}, in percent of the way to the best result; the mean over problems.",
             _improvement_table(results, found),
             lambda: _heat_map(results.optimizers, results.optimizers, 100 * improvement(found).mean(axis=-1)),
@@ -50,7 +50,7 @@ def figures(results: Results, found: Progress) -> list[Figure]:
         Figure(
             "budgets",
             "Gain by tuning budget",
-            f"Percent of the way gained over the defaults, schedule {first}: quartiles over problems, by optimizer.",
+            f"Percent of the way gained over {results.least}, schedule {first}: quartiles over problems, by optimizer.",
             _gain_table(results, "budget", results.budgets, gain_by_budget(found)),
             lambda: _gains(results.optimizers, [str(b) for b in results.budgets], gain_by_budget(found), "trials"),
         ),
@@ -181,7 +181,7 @@ def _heat_map(rows: Sequence[str], columns: Sequence[str], values: Floats) -> An
     axes.set(xlabel="tuned", ylabel="untuned")
     for i, j in np.ndindex(*values.shape):
         dark = abs(values[i, j]) > 0.6 * most
-        axes.text(j, i, f"{values[i, j]:.0f}", ha="center", va="center", color="w" if dark else "k", fontsize=7)
+        axes.text(j, i, f"{round(values[i, j])}", ha="center", va="center", color="w" if dark else "k", fontsize=7)
     return picture
 
 
@@ -198,7 +198,8 @@ def _gains(optimizers: Sequence[str], names: Sequence[str], gains_opn: Floats, w
     axes.axhline(0.0, color="0.5", linewidth=0.8)
     axes.set_xticks(range(len(optimizers)), optimizers, rotation=45, ha="right")
     axes.set_ylabel("percent of the way")
-    axes.legend(frameon=False, fontsize="small")
+    if shown:
+        axes.legend(frameon=False, fontsize="small")
     return picture
 
 
@@ -224,9 +225,9 @@ def _sensitivities(results: Results) -> Any:
         axes.set_axis_off()
     for axes, (optimizer, each) in zip(panels.flat, held.items(), strict=False):
         for p, problem in enumerate(results.problems):
-            colour, fine = COLOURS[p % len(COLOURS)], ~each.diverged_pn[p]
+            colour, marker, fine = COLOURS[p % len(COLOURS)], "o^s"[p // len(COLOURS) % 3], ~each.diverged_pn[p]
             label = problem.name if axes is panels.flat[0] else None
-            axes.plot(each.rate_n[fine], 100 * each.share_pn[p, fine], "o", markersize=3, color=colour, label=label)
+            axes.plot(each.rate_n[fine], 100 * each.share_pn[p, fine], marker, markersize=3, color=colour, label=label)
             axes.plot(each.rate_n[~fine], 100 * each.share_pn[p, ~fine], "x", markersize=4, color=colour)
         axes.set(xscale="log", title=optimizer)
     picture.supxlabel("learning rate")

@@ -57,6 +57,11 @@ class Results:
     """All that `sweep.json` holds."""
 
     @property
+    def least(self) -> str:
+        """What the smallest budget is."""
+        return "the defaults" if self.budgets[0] == 1 else f"{self.budgets[0]} trials"
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The seeds by which winners are judged: those of the reruns, or where there are none the one of tuning."""
         return tuple(range(1, self.reruns + 1)) if self.reruns else (0,)
@@ -74,11 +79,15 @@ def load_results(folder: Path) -> Results:
     """The results in `folder`; `UserError` where there are none, or where some are missing."""
     try:
         about = json.loads((folder / "sweep.json").read_text(encoding="utf-8"))
+        if "problems" not in about:
+            raise UserError(f"the sweep in {folder} is not complete; `timetrial sweep` with the same --out goes on")
         trials = dict(_trial(row) for row in _rows(folder / "trials.csv"))
         points = {(row["optimizer"], int(row["point"])): _hparams(row) for row in _rows(folder / "points.csv")}
+        if len(trials) != about["trials"]:
+            raise UserError(
+                f"{folder / 'trials.csv'} has {len(trials)} trials, and {about['trials']} are said to be there"
+            )
         spec = about["spec"]
-        if not about["complete"]:
-            raise UserError(f"the sweep in {folder} is not complete; `timetrial sweep` with the same --out goes on")
         return Results(
             name=spec["name"],
             description=spec["description"],

@@ -15,16 +15,17 @@ from timetrial_scoring.sweeps.numbers import Progress, gain_by_budget, gain_by_s
 def summary(results: Results, found: Progress) -> list[str]:
     """What the sweep shows, a line each; percent are of the way from the untrained model to the best result."""
     about, tuned = results.about, results.budgets[-1]
+    diverged = float(np.mean([outcome.diverged for outcome in results.trials.values()]))
     seeds = f"seeds {', '.join(map(str, results.seeds))}"
     lines = [
         f"{results.name}: {about['configurations']:,} configurations, {about['trials']:,} trials, "
         f"{about['training_seconds'] / 3600:.2f} h of training. Points were chosen by validation on seed 0; what "
         f"follows is the test metric at the best validation, on {seeds}.",
-        f"Diverged: {_percent(float(np.mean([outcome.diverged for outcome in results.trials.values()])))} of all trials.",
+        f"Diverged: {_percent(diverged)} of all trials.",
     ]
     gain_opb = gain_by_budget(found)
     for b, budget in list(enumerate(results.budgets))[1:]:
-        lines.append(f"{budget} trials instead of the defaults gain {_quartiles(gain_opb[:, :, b])}.")
+        lines.append(f"{budget} trials instead of {results.least} gain {_quartiles(gain_opb[:, :, b])}.")
     gain_ops = gain_by_schedule(found, -1)
     for s, schedule in list(enumerate(results.schedules))[1:]:
         lines.append(f"Schedule {schedule} instead of {results.schedules[0]} gains {_quartiles(gain_ops[:, :, s])}.")
@@ -38,12 +39,12 @@ def summary(results: Results, found: Progress) -> list[str]:
     )
     overall = ranks(found.tuned_opr().mean(axis=-1))
     order = np.argsort(-overall.mean_o, kind="stable")
-    best = [results.optimizers[o] for o in order]
-    lines.append(f"By the mean over problems, tuned: {', '.join(best[:5])} lead and {', '.join(best[-3:])} come last.")
-    lines.append(f"Over problems as they might have been others, {_separated(overall.rank_o2, len(best))}.")
+    listed = ", ".join(f"{results.optimizers[o]} {_percent(overall.mean_o[o])}" for o in order)
+    lines.append(f"Tuned with {tuned} trials, mean over problems: {listed}.")
+    lines.append(f"Were the problems others of their kind, {_separated(overall.rank_o2, len(order))}.")
     first_p = found.tuned_opr().mean(axis=-1).argmax(axis=0)
     winners = sorted({results.optimizers[o] for o in first_p})
-    lines.append(f"{len(winners)} optimizers come first on some problem: {', '.join(winners)}.")
+    lines.append(f"First on some problem: {', '.join(winners)}.")
     return lines
 
 
@@ -52,9 +53,8 @@ def _percent(share: float) -> str:
 
 
 def _quartiles(gains: np.ndarray) -> str:
-    low, middle, high = quartiles(gains)
-    spread = f"quartiles {100 * low:.1f} to {100 * high:.1f}"
-    return f"{100 * middle:.1f} points (median over optimizers and problems; {spread})"
+    low, middle, high = (round(100 * value, 1) + 0.0 for value in quartiles(gains))  # and no -0.0
+    return f"{middle} points (median over optimizers and problems; quartiles {low} to {high})"
 
 
 def _separated(rank_o2: np.ndarray, optimizers: int) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from timetrial import machine
 from timetrial.launchers.shares import shares
 from timetrial.sweeps.ledger import TRIALS_NAME, open_folder, write_results
-from timetrial.sweeps.runner import Progress, progress, run_sweep
+from timetrial.sweeps.runner import cells_done, run_sweep, trials_done
 from timetrial.sweeps.spec import Sweep, load_spec, points
 
 
@@ -36,19 +36,15 @@ def run(args: argparse.Namespace) -> int:
     shares(args.jobs)
     out: Path = args.out or Path("runs") / sweep.name
     open_folder(sweep, out)
-    try:
-        run_sweep(out, side_by_side=args.jobs, watch=_Printer(sweep, progress(sweep, out).cells).show)
-    finally:
-        complete = progress(sweep, out).cells == len(sweep.cells)
-        write_results(
-            sweep,
-            out,
-            points={optimizer: points(sweep, optimizer) for optimizer in sweep.optimizers},
-            problems={problem.name: _known(problem.name) for problem in sweep.problems},
-            complete=complete,
-            hardware=machine.hardware(),
-            packages=machine.packages(),
-        )
+    run_sweep(out, side_by_side=args.jobs, watch=_Printer(sweep, out).show)
+    write_results(
+        sweep,
+        out,
+        points={optimizer: points(sweep, optimizer) for optimizer in sweep.optimizers},
+        problems={problem.name: _known(problem.name) for problem in sweep.problems},
+        hardware=machine.hardware(),
+        packages=machine.packages(),
+    )
     print(f"Results in {out / TRIALS_NAME}; next: timetrial sweep-report {out}")
     return 0
 
@@ -64,17 +60,16 @@ def _known(name: str) -> dict[str, Any]:
 class _Printer:
     """A line whenever a cell is done, with how long the rest will take if it goes on as since the start."""
 
-    def __init__(self, sweep: Sweep, cells: int) -> None:
-        self._sweep, self._before, self._shown = sweep, cells, -1
-        self._began = time.monotonic()
+    def __init__(self, sweep: Sweep, out: Path) -> None:
+        self._sweep, self._out, self._shown = sweep, out, -1
+        self._before, self._began = cells_done(sweep, out), time.monotonic()
 
-    def show(self, now: Progress) -> None:
-        if now.cells == self._shown:
+    def show(self, done: int) -> None:
+        if done == self._shown:
             return
-        self._shown = now.cells
-        cells, ran = len(self._sweep.cells), now.cells - self._before
-        seconds = time.monotonic() - self._began
+        self._shown = done
+        cells, ran = len(self._sweep.cells), done - self._before
         left = ""
-        if ran > 0 and now.cells < cells:
-            left = f", about {seconds / ran * (cells - now.cells) / 60:.0f} min left"
-        print(f"{now.cells} of {cells} cells, {now.trials:,} trials{left}", flush=True)
+        if ran > 0 and done < cells:
+            left = f", about {(time.monotonic() - self._began) / ran * (cells - done) / 60:.0f} min left"
+        print(f"{done} of {cells} cells, {trials_done(self._sweep, self._out):,} trials{left}", flush=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 from timetrial.seeds import seed as seed_of
 from timetrial.sweeps.lanes import Lane, LaneTrainer, Loop, Metrics, fastest
-from timetrial.sweeps.ledger import Cell, Row, Trial
+from timetrial.sweeps.ledger import Cell, Row, Trial, rounded
 from timetrial.sweeps.optimizers import OPTIMIZERS, SCHEDULE, scheduled
 from timetrial.sweeps.problems import load_problem
 from timetrial.sweeps.schedules import SCHEDULES
@@ -41,7 +41,7 @@ def winner(rows: Mapping[Trial, Row], schedule: str, budget: int, *, better: str
 
 def row_of(trial: Trial, curve: Sequence[Metrics], *, metric: str, better: str, stretch: int) -> Row:
     """A trial's row, from its metrics before the first step and after each stretch of steps."""
-    values = [metrics[f"valid/{metric}"] for metrics in curve]
+    values = [rounded(metrics[f"valid/{metric}"]) for metrics in curve]
     sign = 1 if better == "lower" else -1
     best = min(range(len(values)), key=lambda i: sign * values[i] if math.isfinite(values[i]) else math.inf)
     return Row(
@@ -53,7 +53,7 @@ def row_of(trial: Trial, curve: Sequence[Metrics], *, metric: str, better: str, 
         best=values[best],
         best_step=best * stretch,
         final=values[-1],
-        test=curve[best][f"test/{metric}"],
+        test=rounded(curve[best][f"test/{metric}"]),
     )
 
 

@@ -21,6 +21,7 @@ from timetrial.tuning import Point
 SWEEP_NAME, TRIALS_NAME, POINTS_NAME, LINES_NAME = "sweep.json", "trials.csv", "points.csv", "lines.jsonl"
 SCHEMA = 1
 _DIGITS = 7
+"""Of every number in the results, in the ledger and in the tables alike."""
 
 
 @dataclass(frozen=True, order=True)
@@ -123,7 +124,6 @@ def write_results(
     *,
     points: Mapping[str, Sequence[Point]],
     problems: Mapping[str, Mapping[str, Any]],
-    complete: bool,
     **about: Any,
 ) -> None:
     """Writes the results in their compact form: `sweep.json`, `trials.csv` and `points.csv` (docs/sweeps.md).
@@ -151,7 +151,6 @@ def write_results(
             "schema": SCHEMA,
             "kind": "sweep",
             "spec": sweep.to_json(),
-            "complete": complete,
             "configurations": sweep.configurations,
             "trials": len(trials),
             "training_seconds": round(seconds, 1),
@@ -163,7 +162,8 @@ def write_results(
 
 def _row(data: Mapping[str, Any]) -> Row:
     numbers = {name: float(data[name]) for name in ("initial", "best", "final", "test")}
-    return Row(**{**data, **numbers})
+    values: dict[str, Any] = {**data, **numbers}
+    return Row(**values)
 
 
 def _fields(row: Row, *, without: Iterable[str]) -> dict[str, Any]:
@@ -177,6 +177,11 @@ def _plain(value: Any) -> Any:
 
 def _text(value: Any) -> str:
     return f"{value:.{_DIGITS}g}" if isinstance(value, float) else str(value)
+
+
+def rounded(value: float) -> float:
+    """A metric with the digits that results have, so that whoever reads them chooses the winners that tuning chose."""
+    return float(_text(value))
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -130,8 +130,14 @@ def _with_problems(path: Path, data: Mapping[str, Any]) -> dict[str, Any]:
         if key not in _KEYS:
             raise unknown("key", key, _KEYS, f"{path} has it; docs/sweeps.md explains them.")
     common = {"loop": "measure", "lanes": 64, **{k: data[k] for k in _COMMON if k in data}}
-    own = fields.mapping(data.get("problems", {}))
-    listed = [{**common, "name": name, **fields.mapping(changes)} for name, changes in own.items()]
+    own: Any = data.get("problems", {})
+    if isinstance(own, list):
+        own = {str(name): {} for name in cast(list[Any], own)}
+    if not isinstance(own, dict) or not all(
+        isinstance(changes, dict) for changes in cast(dict[str, Any], own).values()
+    ):
+        raise UserError(f"{path}: problems must be a list of names, or a table with a table for each")
+    listed = [{**common, "name": name, **changes} for name, changes in cast(dict[str, Any], own).items()]
     rest = {key: value for key, value in data.items() if key not in _COMMON}
     return {"description": "", "seed": 0, "reruns": 0, **rest, "problems": listed}
 
