@@ -101,7 +101,7 @@ def run_to_the_end(folder: Path, disturb: Callable[["subprocess.Popen[bytes]"], 
         disturb(process)
         process.wait()
         if not all(has_result(job) for job in jobs):
-            time.sleep(2)  # a trial of a dead process can be had when its lease is over
+            time.sleep(10)  # a trial of a dead process can be had when its lease is over
 
 
 def children(pid: int) -> list[int]:

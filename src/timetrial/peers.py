@@ -77,7 +77,7 @@ class Followers:
         """Starts them and waits until all are there; each is told the job.
 
         `lost` is called with what happened when one is gone, and must not return: no collective will end any more.
-        Raises `UserError` where they cannot be started here, and TimeoutError where one does not come.
+        Raises `UserError` where they cannot be started here, and ConnectionError where one does not come.
         """
         self._lost = lost
         self._sending = threading.Lock()
@@ -88,16 +88,15 @@ class Followers:
         host = socket.gethostname() if spread else "127.0.0.1"
         word = secrets.token_hex(16)
         with socket.create_server(("" if spread else host, 0)) as server:
-            server.settimeout(_JOIN_SECONDS)
+            server.settimeout(1.0)
             address = f"{host}:{server.getsockname()[1]}"
             self._processes = _start(spread, others, {FOLLOWS: f"{address} {word}"})
             self.place = Place(rank=0, processes=processes, coordinator=f"{host}:{_free_port(host)}", cores=own.cores)
             self._sockets: list[socket.socket] = []
+            until = time.monotonic() + _JOIN_SECONDS
             while len(self._sockets) < len(others):
-                follower, _ = server.accept()
-                follower.settimeout(LOST_SECONDS)
-                if not hmac.compare_digest(follower.recv(len(word)), word.encode()):
-                    follower.close()
+                follower = self._come(server, word.encode(), until)
+                if follower is None:
                     continue
                 rank = len(self._sockets) + 1
                 place = Place(
@@ -108,6 +107,23 @@ class Followers:
         for number in range(len(self._sockets)):
             threading.Thread(target=self._listen, args=(number,), daemon=True).start()
         threading.Thread(target=self._beat, daemon=True).start()
+
+    def _come(self, server: socket.socket, word: bytes, until: float) -> socket.socket | None:
+        """One that has come and knows the word; None where nobody has, or a stranger."""
+        codes = [code for process in self._processes if (code := process.poll()) is not None]
+        if codes or time.monotonic() > until:
+            why = f"one ended with exit code {codes[0]}" if codes else f"they did not come within {_JOIN_SECONDS:g} s"
+            raise ConnectionError(f"the trial's other processes cannot be started: {why}")
+        try:
+            follower, _ = server.accept()
+        except TimeoutError:
+            return None
+        follower.settimeout(LOST_SECONDS)
+        with contextlib.suppress(OSError):  # it goes away again
+            if hmac.compare_digest(follower.recv(len(word), socket.MSG_WAITALL), word):
+                return follower
+        follower.close()
+        return None
 
     def tell(self, *order: Any) -> None:
         """Sends an order; does not wait for anything."""

@@ -208,8 +208,7 @@ def follow_trial(
 ) -> NoReturn:
     """What `run_trial` does, in a process that the leader of the trial has started; ends with the process."""
     setting = _setting(workload, source, ruleset, trial, mesh, time.perf_counter)
-    with importable(source):
-        follow(here(setting).build(), Evaluator(workload, mesh), folder, leader)
+    follow(here(setting).build(), Evaluator(workload, mesh), folder, leader)
 
 
 def _setting(

@@ -39,7 +39,7 @@ def loss_and_gradients(workload: Workload, rows: int, weights: Any = None) -> An
     return mean, gradients, aux.losses, aux.weights
 
 
-@settings(max_examples=15)
+@settings(max_examples=5)
 @given(rows=st.integers(1, 17), parts=st.integers(1, 6), weighted=st.booleans(), remat=st.booleans())
 def test_a_batch_in_parts_has_the_loss_and_the_gradients_of_the_whole(
     rows: int, parts: int, weighted: bool, remat: bool

@@ -113,6 +113,16 @@ def test_a_stranger_is_sent_away(monkeypatch: pytest.MonkeyPatch):
     trial.end()
 
 
+def test_a_follower_that_ends_before_it_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    def start(spread: bool, others: Any, environment: Any) -> Any:
+        return [subprocess.Popen((sys.executable, "-c", "raise SystemExit(3)"))]
+
+    monkeypatch.setattr(peers, "_start", start)
+    monkeypatch.setattr(peers, "shares", lambda number: [peers.Share()] * number)
+    with pytest.raises(ConnectionError, match="exit code 3"):
+        peers.Followers(2, {}, print)
+
+
 def test_a_slurm_job_has_one_node_or_one_for_each_process(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "3")
     with pytest.raises(UserError, match="this Slurm job has 3 nodes"):

@@ -253,6 +253,8 @@ LATER = {
     "parameters_sha256": None,
     "noise": {},
     "trainer": "python",
+    "accumulate": 1,
+    "remat": False,
 }
 """Fields that came to the format later, and what they are where a file lacks them."""
 
