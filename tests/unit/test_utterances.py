@@ -85,9 +85,8 @@ def test_the_splits_are_those_archives_that_algoperf_reads(tmp_path):
         "test": ["test-clean"],
     }.items():
         parts = utterances.LAYOUT.parts(tmp_path, tmp_path, split)
-        assert [part.args[0].name for part in parts if isinstance(part, partial)] == [
-            f"{name}.tar.gz" for name in names
-        ]
+        named = [part.args[0].name for part in parts if isinstance(part, partial)]
+        assert named == [f"{name}.tar.gz" for name in names]
         assert {f"{name}.tar.gz" for name in names} <= {file.path for file in utterances.LAYOUT.raw}
 
 
