@@ -152,7 +152,7 @@ def trained(optimizer: Optimizer, points: Sequence[Point]) -> list[np.ndarray]:
     start, key = jnp.asarray(START, jnp.float32), jax.random.key(0)
 
     def run(hparams: Mapping[str, Any]) -> Any:
-        submission = scheduled(optimizer, STEPS)(Hparams(hparams), None)  # type: ignore[arg-type]
+        submission: Any = scheduled(optimizer, STEPS)(Hparams(hparams), None)  # type: ignore[arg-type]
         state = TrainState([start], [], submission.init([start], [], key), jnp.int32(0))
         grads = jnp.asarray(GRADS, jnp.float32)
         return jax.lax.scan(lambda s, g: (submission.step(Linear(), s, g, key)[0], None), state, grads)[0].params[0]

@@ -181,7 +181,9 @@ def _heat_map(rows: Sequence[str], columns: Sequence[str], values: Floats) -> An
     axes.set(xlabel="tuned", ylabel="untuned")
     for i, j in np.ndindex(*values.shape):
         dark = abs(values[i, j]) > 0.6 * most
-        axes.text(j, i, f"{round(values[i, j])}", ha="center", va="center", color="w" if dark else "k", fontsize=7)
+        axes.text(
+            j, i, f"{round(float(values[i, j]))}", ha="center", va="center", color="w" if dark else "k", fontsize=7
+        )
     return picture
 
 

@@ -39,7 +39,7 @@ def summary(results: Results, found: Progress) -> list[str]:
     )
     overall = ranks(found.tuned_opr().mean(axis=-1))
     order = np.argsort(-overall.mean_o, kind="stable")
-    listed = ", ".join(f"{results.optimizers[o]} {_percent(overall.mean_o[o])}" for o in order)
+    listed = ", ".join(f"{results.optimizers[o]} {_percent(float(overall.mean_o[o]))}" for o in order)
     lines.append(f"Tuned with {tuned} trials, mean over problems: {listed}.")
     lines.append(f"Were the problems others of their kind, {_separated(overall.rank_o2, len(order))}.")
     first_p = found.tuned_opr().mean(axis=-1).argmax(axis=0)
