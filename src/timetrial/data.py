@@ -20,7 +20,7 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from pathlib import Path
 from tokenize import TokenError
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -59,6 +59,8 @@ def data_root() -> Path:
 class AnyDataset(ABC):
     """A fixed data set with disjoint splits `train`, `valid` and `test`, kept in a folder of its own."""
 
+    extra: ClassVar[str] = "mini"
+    """The extra of this distribution that has all `packages`."""
     name: str
     version: str
     """Changes with any change of the bytes, together with `sha256`."""
@@ -153,7 +155,7 @@ class AnyDataset(ABC):
         said: list[str] = []
         if missing := self.missing():
             installed = ", ".join(f"{name} is {found or 'not'} installed" for name, found in self.installed().items())
-            track = "(or all data of the track: pip install 'timetrial[mini]')"
+            track = f"(or all data of the track: pip install 'timetrial[{self.extra}]')"
             said.append(f"{installed}: pip install {' '.join(missing)} {track}")
         if need := self.needs():
             said.append(need)

@@ -13,7 +13,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -99,6 +99,7 @@ class Pipeline:
 class Recorded(AnyDataset):
     """A data set of records, in array_record files that tensorflow-datasets can read too."""
 
+    extra: ClassVar[str] = "full"
     layout: Layout
     pipeline: Pipeline
     twin_of: str | None = None
