@@ -24,10 +24,10 @@ def rows_a_second(name: str) -> tuple[float, int]:
     rows = load_workload(f"{name}@twin").rows("train")
     at_once = max(_ROWS_AT_ONCE, rows.block)
     stream = EpochStream(len(rows), 0, block=rows.block)
-    batch = stretch(rows, stream, 0, at_once, 1)  # opens the files
+    batch = stretch(rows, stream, 0, at_once)  # opens the files
     made, spent, began = 0, 0.0, time.process_time()
     while spent < _SECONDS:
-        batch = stretch(rows, stream, made, at_once, 1)
+        batch = stretch(rows, stream, made, at_once)
         made, spent = made + at_once, time.process_time() - began
     return made / spent, sum(array.nbytes for array in batch.values()) // at_once
 
