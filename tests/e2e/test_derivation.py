@@ -111,6 +111,7 @@ def test_a_base_is_tuned_its_best_rerun_and_repeated_and_its_variant_starts_from
     assert {submission for submission, _ in new} == {evidence["best_configuration"]["submission"]}
 
 
+@pytest.mark.slow
 def test_a_derivation_that_is_stopped_goes_on_and_comes_to_the_same_evidence(tmp_path: Path):
     whole = derivation(tmp_path / "whole").run(Counter(), worker=WORKER)
     with pytest.raises(KeyboardInterrupt):
@@ -120,6 +121,7 @@ def test_a_derivation_that_is_stopped_goes_on_and_comes_to_the_same_evidence(tmp
     assert 0 < rest.ended_count < 2 * 4 + 2 + 3
 
 
+@pytest.mark.slow
 def test_a_campaign_s_held_out_variants_are_drawn_and_get_targets_once(tmp_path: Path):
     ruleset = toy_rules(budget=9600)
     write_evidence(
