@@ -115,9 +115,7 @@ def bits(path: Path):
 )
 def test_a_trial_killed_again_and_again_leaves_the_record_of_an_undisturbed_one(tmp_path, name, kills):
     moments = [random.Random(f"{name} {i}").randint(2, 4) for i in range(kills)]
-    evals = (
-        sum(moments) + 4
-    )  # each attempt reports its evals at least, so all kills come before the end
+    evals = sum(moments) + 4  # each attempt reports its evals at least, so all kills come before the end
     undisturbed = run(tmp_path / "calm", name, Killer([]), retries=0, evals=evals)
     killer = Killer(moments, tmp_path / "rough")
     disturbed = run(tmp_path / "rough", name, killer, retries=kills, evals=evals)
