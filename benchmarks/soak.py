@@ -1,7 +1,7 @@
 """A campaign under kill -9, at random, for as long as asked: nothing may be lost, and nothing may differ.
 
-It runs twice, first undisturbed. Budgets of the mini track are scaled so that all trials together train for about a
-third of the time, and targets are its first milestones. Prints a summary for docs/reliability.md; exit code 1 where
+It runs twice, first undisturbed. Budgets of the mini track are scaled so that all trials together train for about
+--share of the time, and targets are its first milestones. Prints a summary for docs/reliability.md; exit code 1 where
 a trial is lost, a metric differs, or the leaderboard does.
 
     python benchmarks/soak.py --minutes 60 --out runs/soak
@@ -47,7 +47,7 @@ class Silent:
 
 
 def scaled(workloads: list[str], studies: int, submissions: int, minutes: float) -> Ruleset:
-    """The mini track with budgets that take so long together, measured here."""
+    """The mini track with budgets that take so many minutes together, measured here."""
     from timetrial.check.pace import seconds_a_step
     from timetrial.compilation import cache_folder, use_cache
     from timetrial.registry import load_workload
@@ -55,7 +55,7 @@ def scaled(workloads: list[str], studies: int, submissions: int, minutes: float)
     use_cache(cache_folder())
     mini = load_ruleset("mini-v1")
     names = workloads or list(mini.workloads)
-    seconds = 60 * minutes / 3 / (len(names) * studies * submissions)
+    seconds = 60 * minutes / (len(names) * studies * submissions)
 
     def rules(name: str) -> WorkloadRules:
         workload, old = load_workload(name), mini.workloads[name]
@@ -168,6 +168,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0, help="how long to kill (default: 60)")
     parser.add_argument("--every", type=float, default=20.0, help="mean seconds between two kills (default: 20)")
+    parser.add_argument("--share", type=float, default=0.3, help="of those minutes that training takes (default: .3)")
     parser.add_argument("--submissions", "-s", nargs="+", default=list(SUBMISSIONS))
     parser.add_argument("--workloads", "-w", nargs="+", default=[], help="(default: all of the mini track)")
     parser.add_argument("--studies", "-n", type=int, default=3)
@@ -181,7 +182,7 @@ def main() -> int:
     if args.out is None:
         parser.error("name a new folder with --out")
     args.out.mkdir(parents=True)
-    rules = scaled(args.workloads, args.studies, len(args.submissions), args.minutes)
+    rules = scaled(args.workloads, args.studies, len(args.submissions), args.share * args.minutes)
     plan = {"ruleset": rules.to_json(), "submissions": args.submissions, "seed": args.seed, "checkpoint_seconds": 2.0}
     (args.out / "plan.json").write_text(json.dumps(plan))
     began = time.monotonic()

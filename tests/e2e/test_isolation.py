@@ -6,7 +6,7 @@ from pathlib import Path
 import algoperf_toys
 import pytest
 from apart import curve, sandboxed
-from toy_trials import PICKY, SGD, custom, rules, run
+from toy_trials import PICKY, SGD, STRICT, custom, rules, run
 from toys import toy_workload
 
 AVERAGED = """
@@ -39,6 +39,15 @@ def test_a_pure_submission_gives_the_same_bits_as_programs(tmp_path: Path, text:
     assert curve(apart) == curve(here)
     assert apart.end is not None
     assert apart.end.examples_exact
+
+
+def test_the_precision_of_a_ruleset_holds_for_programs_too(tmp_path: Path):
+    ruleset = rules(budget=800, matmul_precision="float32")
+    apart = run(tmp_path, STRICT, ruleset=ruleset, isolated=sandboxed())
+
+    assert apart.end is not None
+    assert apart.end.status == "budget", apart.end.message
+    assert (apart.run.trainer, apart.run.matmul_precision) == ("program", "float32")
 
 
 @pytest.mark.parametrize("clock", ["examples", "steps"])

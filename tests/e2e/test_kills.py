@@ -13,6 +13,7 @@ import pytest
 from toy_trials import SGD, custom, rules, write
 
 from timetrial.campaign import Campaign, open_folder
+from timetrial.checkpoint import FOLDER
 from timetrial.launchers.local import run_campaign
 from timetrial.record import read_record
 
@@ -49,10 +50,14 @@ BOARD = {"studies": 1, "trials": 1, "points": "default"}
 
 
 class Killer:
-    """Kills the worker of the running trial when it has reported for the n-th time; n differs between attempts."""
+    """Kills the worker of the running trial when it has reported for the n-th time; n differs between attempts.
 
-    def __init__(self, moments: list[int]) -> None:
+    The first kill waits until there is something to go on from: a finished checkpoint below `out`.
+    """
+
+    def __init__(self, moments: list[int], out: Path = Path()) -> None:
         self._moments = moments
+        self._out = out
         self._seen = 0
         self.kills = 0
 
@@ -63,12 +68,15 @@ class Killer:
     def progressed(self, job, progress) -> None:
         del job, progress
         self._seen += 1
-        if self._moments and self._seen >= self._moments[0]:
+        if self._moments and self._seen >= self._moments[0] and (self.kills or self._has_checkpoint()):
             self._moments.pop(0)
             self._seen = 0
             self.kills += 1
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
+
+    def _has_checkpoint(self) -> bool:
+        return any(path.name.isdigit() for path in self._out.rglob(f"{FOLDER}/*"))
 
     def noted(self, job, text) -> None: ...
 
@@ -81,10 +89,10 @@ def children() -> list[int]:
     return [int(pid) for pid in listed.stdout.split()]
 
 
-def run(folder: Path, submission: str, killer: Killer, *, retries: int) -> Path:
-    ruleset = rules(budget=320_000, eval_every=32_000, external=BOARD, self_tuning=BOARD)
+def run(folder: Path, submission: str, killer: Killer, *, retries: int, evals: int = 10) -> Path:
+    ruleset = rules(budget=32_000 * evals, eval_every=32_000, external=BOARD, self_tuning=BOARD)
     source = SUBMISSIONS[submission](folder)
-    campaign = Campaign(out=folder / "out", ruleset=ruleset, sources=(source,), seed=5, checkpoint_seconds=0.6)
+    campaign = Campaign(out=folder / "out", ruleset=ruleset, sources=(source,), seed=5, checkpoint_seconds=0.1)
     open_folder(campaign, resume=False)
     run_campaign(campaign, killer, retries=retries, worker=WORKER)
     return folder / "out" / source.name / "toy" / "study_0" / "trial_0" / "record.jsonl"
@@ -106,10 +114,11 @@ def bits(path: Path):
     ],
 )
 def test_a_trial_killed_again_and_again_leaves_the_record_of_an_undisturbed_one(tmp_path, name, kills):
-    chosen = random.Random(kills)
-    undisturbed = run(tmp_path / "calm", name, Killer([]), retries=0)
-    killer = Killer([chosen.randint(8, 14) for _ in range(kills)])
-    disturbed = run(tmp_path / "rough", name, killer, retries=kills)
+    moments = [random.Random(f"{name} {i}").randint(2, 4) for i in range(kills)]
+    evals = sum(moments) + 4  # each attempt reports its evals at least, so all kills come before the end
+    undisturbed = run(tmp_path / "calm", name, Killer([]), retries=0, evals=evals)
+    killer = Killer(moments, tmp_path / "rough")
+    disturbed = run(tmp_path / "rough", name, killer, retries=kills, evals=evals)
     assert killer.kills == kills
     assert bits(disturbed) == bits(undisturbed)
     assert 1 <= len(read_record(disturbed).resumes) <= kills
@@ -143,7 +152,7 @@ test_kills.run(Path({str(path)!r}), "optax", Tell([]), retries=0)
     claim = record.with_name("claim.json")
     os.utime(claim, (0, 0))  # as it would be a minute later
     ruleset = rules(budget=320_000, eval_every=32_000, external=BOARD, self_tuning=BOARD)
-    campaign = Campaign(out=path / "out", ruleset=ruleset, sources=(write(path, SGD),), seed=5, checkpoint_seconds=0.6)
+    campaign = Campaign(out=path / "out", ruleset=ruleset, sources=(write(path, SGD),), seed=5, checkpoint_seconds=0.1)
     open_folder(campaign, resume=True)
     run_campaign(campaign, Killer([]), worker=WORKER)
     assert bits(record) == bits(calm)
