@@ -13,7 +13,7 @@ from timetrial.cli import main
 from timetrial.compilation import use_cache
 from timetrial.loading import find_source
 from timetrial.record import read_record
-from timetrial.registry import load_workload, workload_names
+from timetrial.registry import base_of, load_workload, workload_names
 from timetrial.ruleset import load_ruleset
 from timetrial.trial import Trial, run_trial
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.slow
 
 def smaller(name):
     """The workload of that name with less of each kind of layer."""
-    workload, module = load_workload(name), import_module(f"timetrial.workloads.{name.partition('@')[0]}")
+    workload, module = load_workload(name), import_module(f"timetrial.workloads.{base_of(name)}")
     made = module.build(replace(module.MODEL, **SMALLER[module.WORKLOAD.name]), workload.data)
     sizes = ("name", "default_batch_size", "max_batch_size", "eval_batch_size", "train_eval_rows")
     return replace(made, **{field: getattr(workload, field) for field in sizes})
@@ -38,12 +38,12 @@ def data(tmp_path_factory):
         yield
 
 
-@pytest.fixture(scope="module", params=workload_names("full"))
+@pytest.fixture(scope="module", params=TWINS.workloads)
 def trials(request, data, compiled, tmp_path_factory):
     """A workload, a campaign on it whose trial was interrupted and went on, and the record of one that was not."""
     del data
     use_cache(compiled)
-    workload, source = smaller(f"{request.param}@twin"), find_source("adamw")
+    workload, source = smaller(request.param), find_source("adamw")
     out = tmp_path_factory.mktemp(request.param) / "out"
     campaign = Campaign(out=out, ruleset=restrict(TWINS, workloads=[workload.name]), sources=(source,), seed=0)
     open_folder(campaign, resume=False)
@@ -64,7 +64,7 @@ def curve(record):
 
 
 def test_the_ruleset_has_a_twin_of_every_workload_of_the_track():
-    assert {*TWINS.workloads} - {"criteo1tb_test@twin"} == {f"{base}@twin" for base in workload_names("full")}
+    assert {base_of(name) for name in TWINS.workloads} == {*workload_names("full")}
 
 
 def test_a_model_learns_from_a_twin_in_20_steps(trials):
