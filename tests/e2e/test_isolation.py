@@ -6,8 +6,11 @@ from pathlib import Path
 import algoperf_toys
 import pytest
 from apart import curve, sandboxed
+from jax import export
 from toy_trials import PICKY, SGD, STRICT, custom, rules, run
 from toys import toy_workload
+
+from timetrial.errors import UserError
 
 AVERAGED = """
     import optax
@@ -58,6 +61,12 @@ def test_a_submission_with_hooks_gives_the_same_bits_in_a_process_of_its_own(tmp
 
     assert apart.run.trainer == "process"
     assert curve(apart) == curve(here)
+
+
+def test_a_submission_with_hooks_is_refused_where_its_process_would_lack_the_device(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(export, "default_export_platform", lambda: "cuda")
+    with pytest.raises(UserError, match="sees no device but processors"):
+        run(tmp_path, PICKY, isolated=sandboxed())
 
 
 def test_an_algoperf_submission_gives_the_same_bits_in_a_process_of_its_own(tmp_path: Path):
