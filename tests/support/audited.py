@@ -15,6 +15,7 @@ from timetrial.audit.run import Ask, question
 from timetrial.campaign import Campaign, open_folder
 from timetrial.ruleset import Ruleset
 from timetrial.trial import Trial, run_trial
+from timetrial.workload import Workload
 
 FAST = SGD.replace("hparams.learning_rate, momentum=0.9", "0.02 + 0.01 * hparams.learning_rate")
 """Reaches the target of `toy_rules` after a few evals, the second trial as the first."""
@@ -44,9 +45,9 @@ def run_campaign_here(folder: Path) -> Path:
     return folder / "out"
 
 
-def ask_here() -> Ask:
-    """Evaluates in this process, and each question once."""
-    recomputer = Recomputer((toy_workload(), "f" * 64, []))
+def ask_here(workload: Workload | None = None) -> Ask:
+    """Evaluates in this process, and each question once; None for the toy."""
+    recomputer = Recomputer((toy_workload() if workload is None else workload, "f" * 64, []))
     known: dict[str, Any] = {}
 
     def ask(name: str, cores: tuple[int, ...], trials: Sequence[AuditedTrial]) -> Iterator[Mapping[str, Any]]:

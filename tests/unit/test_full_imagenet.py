@@ -1,6 +1,7 @@
 """ImageNet's photographs: from their files to crops of one size, and what RandAugment does to them."""
 
 import io
+import sys
 import tarfile
 from dataclasses import replace
 
@@ -105,6 +106,12 @@ def test_photographs_of_other_colours_and_formats_are_decoded_to_red_green_and_b
     assert (crops.decoded(grey.getvalue()) == 200).all()
     np.testing.assert_allclose(crops.decoded(cmyk.getvalue()), np.broadcast_to([255, 0, 0], (20, 30, 3)), atol=3)
     np.testing.assert_array_equal(crops.decoded(png.getvalue()), noise(20, 30))
+
+
+def test_without_pillow_what_to_install_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    with pytest.raises(UserError, match=r"pip install 'timetrial\[full\]'"):
+        crops.decoded(b"")
 
 
 @pytest.mark.parametrize("box", [Box(0, 0, 40, 60), Box(3, 5, 37, 20), Box(1, 0, 8, 9)])

@@ -77,6 +77,17 @@ def test_a_molecule_that_is_too_large_is_refused():
         row({**example, "atoms": np.zeros((333, 9), np.uint8)}, None)
 
 
+def test_a_smoothed_label_is_near_0_or_1_less_the_smoothing_and_unknown_ones_count_for_nothing():
+    label = np.full((1, LABELS), UNKNOWN, np.uint8)
+    label[0, :2] = 1, 0
+    logits = np.full((1, LABELS), 0.5, np.float32)
+    losses, known = load_workload("ogbg").loss(logits, {"label": label}, label_smoothing=0.2)
+    yes, no = -np.log(1 / (1 + np.exp(-0.5))), -np.log(1 / (1 + np.exp(0.5)))
+    one, zero = 0.8 + 0.2 / 128, 0.2 / 128
+    np.testing.assert_allclose(losses, [one * yes + (1 - one) * no + zero * yes + (1 - zero) * no], rtol=1e-5)
+    assert known.tolist() == [2]
+
+
 def test_the_twin_is_another_workload_and_needs_a_data_set_of_records():
     workload = load_workload("ogbg_gelu@twin")
     assert (workload.name, workload.data.name, workload.variant_of) == ("ogbg_gelu@twin", "ogbg_molpcba_twin", None)

@@ -44,10 +44,10 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
 def loss(outputs: Array, batch: Batch, *, label_smoothing: Any = 0.0) -> tuple[Array, Array]:
     """Log loss in nats summed over a row's known labels, and their number.
 
-    With label smoothing s a label counts as 1 - s / 2 or s / 2.
+    With label smoothing s a label y counts as (1 - s) y + s / 128: AlgoPerf's takes the labels for classes.
     """
     known_bl = (batch["label"] != UNKNOWN).astype(jnp.float32)
-    target_bl = (batch["label"] == 1) * (1 - label_smoothing) + 0.5 * label_smoothing
+    target_bl = (batch["label"] == 1) * (1 - label_smoothing) + label_smoothing / LABELS
     losses_bl = optax.sigmoid_binary_cross_entropy(outputs, target_bl)
     return jnp.sum(losses_bl * known_bl, axis=1), jnp.sum(known_bl, axis=1)
 

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from timetrial.full.extra import extra
+
 ASPECTS = (3 / 4, 4 / 3)
 """Least and largest width over height of a random crop."""
 _SMALLEST, _COVERED = 0.08, 0.1
@@ -30,9 +32,7 @@ class Box(NamedTuple):
 
 def decoded(encoded: bytes) -> np.ndarray:
     """The pixels of an encoded image, uint8 (H, W, C); grey, CMYK and palettes become red, green and blue."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(encoded)) as image:
+    with extra("PIL.Image").open(io.BytesIO(encoded)) as image:
         return np.asarray(image.convert("RGB"))
 
 

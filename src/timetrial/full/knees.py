@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from timetrial.errors import UserError
+from timetrial.full.extra import extra
 from timetrial.full.philox import uniform_as_in_tensorflow
 from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Row
 from timetrial.full.undersampling import SIDE, column_mask, half_transformed, undersampled
@@ -31,13 +32,9 @@ def parts(folder: Path, companions: Path, split: str) -> Sequence[Callable[[], I
 
 def _slices(path: Path) -> Iterator[Example]:
     """From the first to the last."""
+    h5py = extra("h5py")
     try:
-        import h5py
-    except ImportError:
-        raise UserError("fastMRI's files are HDF5, which needs h5py: pip install 'timetrial[full]'") from None
-    try:
-        with h5py.File(path) as opened:
-            file: Any = opened  # whatever h5py says that a file may hold
+        with h5py.File(path) as file:
             largest = np.float32(file.attrs["max"])
             for kspace_hw, image_ss in zip(file["kspace"], file["reconstruction_esc"], strict=True):
                 yield _example(kspace_hw, image_ss, largest)

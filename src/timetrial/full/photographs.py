@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from timetrial.errors import UserError
+from timetrial.full.extra import extra
 from timetrial.full.recorded import Example, Layout, RawFile
 
 TRAIN = "ILSVRC2012_img_train.tar"
@@ -79,16 +80,15 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def twin(split: str, rng: np.random.RandomState, rows: int) -> Iterator[Example]:
     """Noise, with some of the colour of its class, of which there are four; encoded as JPEG."""
-    from PIL import Image
-
     del split
+    image = extra("PIL.Image")
     colours = np.array([[0, 0, 0], [100, 0, 0], [0, 100, 0], [0, 0, 100]])
     for _ in range(rows):
         label = rng.randint(len(colours))
         height, width = 8 * rng.randint(20, 40, 2)
         noise = rng.randint(0, 150, (height // 8, width // 8, 3)) + colours[label]
         encoded = io.BytesIO()
-        Image.fromarray(noise.astype(np.uint8)).resize((width, height)).save(encoded, "JPEG", quality=90)
+        image.fromarray(noise.astype(np.uint8)).resize((width, height)).save(encoded, "JPEG", quality=90)
         yield {"image": encoded.getvalue(), "label": label}
 
 
