@@ -151,6 +151,16 @@ loot = os.pwrite(file, b"x", TARGET["file_bytes"])
         lambda arena, loot: loot == 1,
     ),
     Attack(
+        "puts a link to the labels in the place of the file for arrays",
+        """
+import os
+os.remove(TARGET["exchange"])
+os.symlink(TARGET["labels"], TARGET["exchange"])
+loot = "linked"
+""",
+        lambda arena, loot: loot == "linked",
+    ),
+    Attack(
         "kills another process",
         'import os; os.kill(TARGET["victim"], 9); loot = "killed"',
         lambda arena, loot: not arena.victim_is_alive(),
