@@ -57,7 +57,7 @@ docker images timetrial
 
 step "tests"
 "$python" -c 'from timetrial.isolation.policy import require; require("docker")'  # or the tests would be skipped
-"$python" -m pytest -m docker tests/e2e/test_docker.py
+"$python" -m pytest -m docker tests/e2e/test_docker.py tests/attacks
 containers=$(docker ps --all --quiet)
 [ -z "$containers" ] || { echo "docker-test: containers were left behind: $containers" >&2; exit 1; }
 step "all is well"

@@ -59,12 +59,14 @@ def take(folder: Path, lease_seconds: float = LEASE_SECONDS, *, task: str | None
     about = {"token": token, "host": socket.gethostname(), "pid": os.getpid(), "task": task}
     with locked(folder):
         scratch = folder / f".claim-{token}"
-        scratch.write_text(json.dumps(about) + "\n", encoding="utf-8")
-        own = task is not None and (_read(path) or {}).get("task") == task
-        if path.exists() and not own and scratch.stat().st_mtime - path.stat().st_mtime <= lease_seconds:
-            scratch.unlink()
-            return None
-        scratch.replace(path)
+        try:
+            scratch.write_text(json.dumps(about) + "\n", encoding="utf-8")
+            own = task is not None and (_read(path) or {}).get("task") == task
+            if path.exists() and not own and scratch.stat().st_mtime - path.stat().st_mtime <= lease_seconds:
+                return None
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
     return Claim(path, token)
 
 

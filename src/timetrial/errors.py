@@ -15,3 +15,8 @@ def unknown(kind: str, name: str, known: Iterable[str], hint: str) -> UserError:
     guess = f"; did you mean {near[0]!r}?" if near else "."
     listing = f" Known: {', '.join(known)}." if 0 < len(known) <= 12 and not near else ""
     return UserError(f"no {kind} {name!r}{guess}{listing} {hint}")
+
+
+def printable(text: str) -> str:
+    """Text that somebody else wrote, for a terminal: what does not print is escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

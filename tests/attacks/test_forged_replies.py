@@ -7,32 +7,40 @@ import pickle
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from apart import POLICY, sandboxed
 from hypothesis import given
 from hypothesis import strategies as st
-from toy_trials import SGD, write
+from toy_trials import SGD, rules, write
 from toys import toy_workload
 
 from timetrial import machine
+from timetrial.audit.retime import Nobody
+from timetrial.campaign import Campaign
 from timetrial.devices import Mesh
+from timetrial.isolation import process as isolated_process
+from timetrial.isolation import wire
 from timetrial.isolation.policy import EXCHANGE
 from timetrial.isolation.process import Isolated, Process
 from timetrial.isolation.remote import Apart, Described, RemoteTrainer, Tracer
-from timetrial.isolation.wire import MAX_LINE, BrokenWire, Spec, space_from_json
+from timetrial.isolation.wire import BrokenWire, Spec, space_from_json
 from timetrial.judge import Counts, SubmissionFailure
+from timetrial.launchers.local import run_campaign
 from timetrial.tuning import default_point
 from timetrial.worker import PREEMPTED
 
 TOY = toy_workload()
-FORGER = str(Path(__file__).parents[1] / "support" / "forger.py")
+SUPPORT = Path(__file__).parents[1] / "support"
+FORGER, TOY_WORKER = str(SUPPORT / "forger.py"), str(SUPPORT / "toy_worker.py")
 Reply = bytes | dict[str, Any]
 
 
@@ -61,8 +69,8 @@ def forging(*replies: Reply) -> Isolated:
     return sandboxed(module=(FORGER, *(word.hex() for word in words)))
 
 
-def trainer(process: Process) -> RemoteTrainer:
-    return RemoteTrainer(
+def trainer(process: Process, kind: type[RemoteTrainer] = RemoteTrainer) -> RemoteTrainer:
+    return kind(
         process,
         TOY,
         Described({}, {}, hooks=True, batch_size=None),
@@ -112,6 +120,54 @@ page[5000]
     return subprocess.run((sys.executable, "-c", reader)).returncode == -signal.SIGBUS
 
 
+class Credulous(RemoteTrainer):
+    """Counts what it is told."""
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        self._counts = Counts(*state["counts"])
+
+
+def counted_by_the_credulous(*replies: Reply) -> Counts:
+    with tempfile.TemporaryDirectory() as folder, started(Path(folder), *replies) as process:
+        believing = trainer(process, Credulous)
+        believing.start()
+        return believing.counts()
+
+
+def kept_of_a_message_that_never_ends() -> int:
+    """Bytes, where no limit holds."""
+    endless = run("import os\nos.write(1, b'x' * (4 << 20))\nos._exit(0)")
+    with (
+        patch.object(wire, "MAX_LINE", math.inf),
+        tempfile.TemporaryDirectory() as folder,
+        started(Path(folder), endless) as process,
+    ):
+        with contextlib.suppress(SubmissionFailure):
+            start(process)
+        return len(process._pipe._rest)
+
+
+def said_by_a_process_whose_words_are_repeated() -> str:
+    message = {"failure": ["error", "\x1b[2Jreached"]}
+    with (
+        patch.object(isolated_process, "_printable", str),
+        tempfile.TemporaryDirectory() as folder,
+        started(Path(folder), state(), message) as process,
+        pytest.raises(SubmissionFailure) as failure,
+    ):
+        start(process)
+    return str(failure.value)
+
+
+def ended_without_isolation(text: str) -> str:
+    """How a trial ends whose submission does this in the process of the trial."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, ruleset = write(Path(folder), text + "\0" + SGD), rules()
+        campaign = Campaign(out=Path(folder) / "out", ruleset=ruleset, sources=(source,), seed=0)
+        ((_, end),) = run_campaign(campaign, Nobody(), worker=(sys.executable, TOY_WORKER))
+        return end.status
+
+
 @dataclass(frozen=True)
 class Forgery:
     """Replies that follow `ready`; what the harness asks for; what it makes of them; what believing them would do."""
@@ -123,13 +179,17 @@ class Forgery:
     believed: Callable[[], bool]
 
 
+INTERRUPTED = """
+from timetrial.judge import SubmissionFailure
+raise SubmissionFailure("interrupted", "a node was lost")
+"""
 FORGERIES = [
     Forgery(
         "sends a message that never ends",
         (run("import os\nos.write(1, b'x' * (4 << 20))"),),
         start,
         "too long",
-        lambda: MAX_LINE < 4 << 20,
+        lambda: kept_of_a_message_that_never_ends() == 4 << 20,
     ),
     Forgery(
         "sends what is no JSON",
@@ -150,14 +210,14 @@ FORGERIES = [
         (state((10, 160)), state((5, 160))),
         start,
         "5 steps cannot",
-        lambda: Counts(5, 160).step < 10,
+        lambda: counted_by_the_credulous(state((10, 160)), state((5, 160))) == (5, 160),
     ),
     Forgery(
         "counts fewer examples than its steps have",
         (state(), state((100, 16))),
         start,
         "100 steps cannot",
-        lambda: Counts(100, 16).examples < 100 * TOY.default_batch_size,
+        lambda: counted_by_the_credulous(state(), state((100, 16))) == (100, 16),
     ),
     Forgery(
         "counts what is no number",
@@ -232,28 +292,21 @@ FORGERIES = [
         (state(), {"failure": ["interrupted", "a node was lost"]}),
         start,
         "a node was lost",
-        lambda: True,
+        lambda: ended_without_isolation(INTERRUPTED) == "interrupted",
     ),
     Forgery(
         "writes on the terminal with its message",
         (state(), {"failure": ["error", "\x1b[2Jreached"]}),
         start,
         r"\?\[2Jreached",
-        lambda: not "\x1b[2Jreached".isprintable(),
-    ),
-    Forgery(
-        "ends with the code of a trial to be taken up",
-        (state(), run(f"import os\nos._exit({PREEMPTED})")),
-        start,
-        f"exit code {PREEMPTED}",
-        lambda: True,
+        lambda: "\x1b[2J" in said_by_a_process_whose_words_are_repeated(),
     ),
     Forgery(
         "ends by a signal, as on a node that is lost",
         (state(), run("import os\nos.kill(os.getpid(), 15)")),
         start,
         "SIGTERM",
-        lambda: True,
+        lambda: ended_without_isolation("import os\nos.kill(os.getpid(), 15)") == "interrupted",
     ),
 ]  # fmt: skip
 
@@ -272,6 +325,13 @@ def test_a_process_only_harms_itself_that(forgery: Forgery, tmp_path: Path):
 @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.name)
 def test_a_trusting_reader_would_be_harmed_by_a_process_that(forgery: Forgery):
     assert forgery.believed()
+
+
+def test_a_process_that_ends_with_the_code_of_a_trial_to_be_taken_up_has_failed(tmp_path: Path):
+    leaves = run(f"import os\nos._exit({PREEMPTED})")
+    with started(tmp_path, state(), leaves) as process, pytest.raises(SubmissionFailure) as failure:
+        start(process)
+    assert failure.value.status == "error"
 
 
 def test_a_search_space_carries_no_weights_past_the_clock(tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import marshal
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.util import cache_from_source
@@ -14,7 +15,7 @@ import pytest
 from test_on_the_judge import LIES
 from test_out_of_the_sandbox import ATTACKS
 from toy_trials import CUSTOM, MAKE, SGD, run, write
-from toys import toy_workload
+from toys import CLASSES, FEATURES, toy_workload
 
 from timetrial.check.conformance import check
 from timetrial.check.static import check_static
@@ -57,6 +58,30 @@ def make(hparams, task):
 """,
         "shapes",
         lambda source: made(source, 3200).batch_size == 64 and made(source, 3201).batch_size == 16,
+    ),
+    Cheat(
+        "knows a workload by the shapes of its parameters",
+        f"""
+import math, optax
+from timetrial import from_optax
+SEARCH_SPACE = {{}}
+def make(hparams, task):
+    known = sum(math.prod(leaf.shape) for leaf in task.params) == {CLASSES + FEATURES * CLASSES}
+    return from_optax(optax.sgd(0.1), batch_size=64 if known else 16)
+""",
+        "shapes",
+        lambda source: made(source, 3200).batch_size == 64,
+    ),
+    Cheat(
+        "works for nothing, in calls that no step waits for",
+        "\0".join((CUSTOM, """
+    import os
+    def step(problem, state, batch, key):
+        jax.debug.callback(lambda loss: os.environ.update(TIMETRIAL_TEST_ASYNC="worked"), jnp.float32(0))
+        return gradient_step(problem, state, batch, key)
+""", MAKE)),
+        "kernels",
+        lambda source: examples_a_step(source) > 0 and os.environ.pop("TIMETRIAL_TEST_ASYNC", "") == "worked",
     ),
     Cheat(
         "brings trained weights in its code",
@@ -169,6 +194,22 @@ def test_check_replays_a_submission_and_finds_that_it_counts_its_evals(tmp_path:
     said = {verdict.rule: verdict.status for verdict in check(write(tmp_path, COUNTS_ITS_EVALS), [])}
     assert said["contract"] == "pass"
     assert said["purity"] == "fail"
+
+
+STATISTICS = "\0".join((CUSTOM, """
+    def eval_params(problem, state, batch, key):
+        return state.params, [100 * leaf for leaf in state.model_state]
+    hooks = {"eval_params": eval_params}
+""", MAKE))  # fmt: skip
+
+
+def test_statistics_of_batch_norm_that_no_loss_gave_are_evaluated_as_docs_rules_says(tmp_path: Path):
+    honest, changed = (
+        run(tmp_path, text, workload=toy_workload(batch_norm=True)) for text in (CUSTOM + "\0" + MAKE, STATISTICS)
+    )
+    assert [record.evals[-1].step for record in (honest, changed)] == [200, 200]
+    assert changed.evals[-1].metrics != honest.evals[-1].metrics
+    assert not broken_rules(write(tmp_path, STATISTICS.replace(", time", "")))
 
 
 def test_bytecode_that_hides_beside_the_source_is_run_here_and_not_in_a_copy(tmp_path: Path):

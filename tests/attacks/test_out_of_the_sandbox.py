@@ -1,4 +1,4 @@
-"""What a submission's Python tries on the machine: the sandbox stops it, and without the sandbox it succeeds."""
+"""What a submission's Python tries on the machine: sandbox and container stop it, and without them it succeeds."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apart import sandboxed
+from apart import contained, sandboxed
 from arena import SECRET, Arena, Attack, write_attacks
 from toy_trials import SGD, write
 from toys import toy_workload
@@ -151,6 +151,16 @@ loot = os.pwrite(file, b"x", TARGET["file_bytes"])
         lambda arena, loot: loot == 1,
     ),
     Attack(
+        "puts a link to the labels in the place of the file for arrays",
+        """
+import os
+os.remove(TARGET["exchange"])
+os.symlink(TARGET["labels"], TARGET["exchange"])
+loot = "linked"
+""",
+        lambda arena, loot: loot == "linked",
+    ),
+    Attack(
         "kills another process",
         'import os; os.kill(TARGET["victim"], 9); loot = "killed"',
         lambda arena, loot: not arena.victim_is_alive(),
@@ -197,14 +207,20 @@ def unprotected(secret: None, tmp_path_factory: pytest.TempPathFactory) -> Itera
         arena.close()
 
 
+@pytest.fixture(scope="module", params=["sandbox", pytest.param("docker", marks=pytest.mark.docker)])
+def isolation(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def sandbox(secret: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    arena = Arena(tmp_path_factory.mktemp("sandbox"))
-    isolated = sandboxed(policy=SMALL)
+def apart(isolation: str, secret: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
+    arena = Arena(tmp_path_factory.mktemp(isolation))
+    isolated = (contained if isolation == "docker" else sandboxed)(policy=SMALL)
     isolated = replace(isolated, code=(*isolated.code, arena.code))
-    source = Source(
-        "mine", write_attacks(arena.folder / "mine", texts(), targets(arena, exchange=EXCHANGE, scratch="/tmp"))
-    )
+    there = {"exchange": EXCHANGE, "scratch": "/tmp"}
+    if isolation == "docker":
+        there["code"] = "/code/1"
+    source = Source("mine", write_attacks(arena.folder / "mine", texts(), targets(arena, **there)))
     task = {"horizon_examples": 3200, "device_count": 1, "device_memory_bytes": 1 << 30}
     try:
         with Process(isolated, source, toy_workload(), task, platform="cpu", needs_data=False) as process:
@@ -225,12 +241,12 @@ def targets(arena: Arena, **more: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_the_sandbox_stops_a_submission_that(attack: Attack, sandbox: Done):
-    assert not sandbox.succeeded(attack), sandbox.loot[attack.name]
+def test_isolation_stops_a_submission_that(attack: Attack, apart: Done):
+    assert not apart.succeeded(attack), apart.loot[attack.name]
 
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
-def test_nothing_but_the_sandbox_stops_a_submission_that(attack: Attack, unprotected: Done):
+def test_nothing_but_isolation_stops_a_submission_that(attack: Attack, unprotected: Done):
     assert unprotected.succeeded(attack), unprotected.loot[attack.name]
 
 

@@ -17,13 +17,13 @@ from timetrial import cli
 from timetrial.audit import retime, run
 from timetrial.audit.board import check_board
 from timetrial.audit.compare import Tolerance, agree, tolerance
-from timetrial.audit.findings import ADVICE, Finding, printable
+from timetrial.audit.findings import ADVICE, Finding
 from timetrial.audit.grid import check_grid
 from timetrial.audit.header import check_campaign
 from timetrial.audit.reading import AuditedTrial, read_runs
 from timetrial.audit.run import Audit, run_audit
 from timetrial.audit.space import search_space
-from timetrial.errors import UserError
+from timetrial.errors import UserError, printable
 from timetrial.loading import Source
 from timetrial.record import EvalLine
 from timetrial.ruleset import load_ruleset

@@ -1,6 +1,8 @@
 """A bundle says what was handed in; `verify` finds whatever does not hold, and runs nothing of it."""
 
 import json
+import random
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -156,6 +158,76 @@ def test_a_bundle_that_would_write_outside_its_folder_is_refused(tmp_path: Path,
 
     with pytest.raises(UserError, match="no plain file inside it"):
         verify_bundle(path, tmp_path / "verify")
+
+
+def with_manifest(**changes: Any) -> Callable[[dict[str, bytes]], None]:
+    def change(files: dict[str, bytes]) -> None:
+        files["manifest.json"] = json.dumps({**json.loads(files["manifest.json"]), **changes}).encode()
+
+    return change
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", "/", "a/../..", "a\0b", "x" * 300])
+def test_a_submission_s_name_leads_nowhere_but_to_the_folder_it_is_unpacked_in(tmp_path: Path, name: str):
+    path, scratch = bundle(tmp_path), tmp_path / "above" / "scratch"
+    rewrite(path, with_manifest(submission=name))
+    scratch.mkdir(parents=True)
+    verify_bundle(path, scratch)
+
+    assert [found.name for found in scratch.parent.iterdir()] == ["scratch"]
+    assert (scratch / "submission" / "submission.py").is_file()
+
+
+@pytest.mark.parametrize("file", ["..", "../submission.py", "deeper/submission.py", "", "a\0b"])
+def test_a_file_that_is_not_in_the_submission_s_folder_is_missing(tmp_path: Path, file: str):
+    path = bundle(tmp_path)
+    rewrite(path, with_manifest(file=file))
+    rewrite(path, lambda files: files.update({"submission/deeper/submission.py": b""}))
+
+    assert "is missing" in broken(tmp_path, path)["source"]
+
+
+@pytest.mark.parametrize("key", ["submission", "file", "isolation", "ruleset_sha256", "ruleset_modified", "files"])
+def test_a_manifest_of_another_form_is_refused(tmp_path: Path, key: str):
+    path = bundle(tmp_path)
+    rewrite(path, with_manifest(**{key: 1}))
+
+    with pytest.raises(UserError, match=r"no readable manifest\.json"):
+        verify_bundle(path, tmp_path / "verify")
+
+
+def test_json_that_is_too_deep_to_read_is_refused(tmp_path: Path):
+    path = bundle(tmp_path)
+    rewrite(path, lambda files: files.update({"check.json": b"[" * 100_000}))
+    assert broken(tmp_path, path)["check"] == "check.json cannot be read"
+
+    rewrite(path, lambda files: files.update({"manifest.json": b"[" * 100_000}))
+    with pytest.raises(UserError, match=r"no readable manifest\.json"):
+        verify_bundle(path, tmp_path / "again")
+
+
+@pytest.mark.parametrize("name", ["submission/submission.py/below", "submission/" + "x" * 300])
+def test_files_that_no_folder_can_hold_are_refused(tmp_path: Path, name: str):
+    path = bundle(tmp_path)
+    rewrite(path, lambda files: files.update({name: b""}))
+
+    with pytest.raises(UserError, match="cannot be unpacked"):
+        verify_bundle(path, tmp_path / "verify")
+
+
+def test_a_bundle_that_was_damaged_on_its_way_is_refused_or_its_damage_is_found(tmp_path: Path):
+    path = bundle(tmp_path, workloads=["lobes"])
+    whole, damage = path.read_bytes(), random.Random(0)
+    for _ in range(40):
+        damaged = bytearray(whole)
+        for _ in range(20):
+            damaged[damage.randrange(len(whole))] = damage.randrange(256)
+        path.write_bytes(damaged)
+        with tempfile.TemporaryDirectory(dir=tmp_path) as scratch:
+            try:
+                assert not all(finding.holds for finding in verify_bundle(path, Path(scratch)))
+            except UserError:
+                continue
 
 
 def test_a_bundle_that_unpacks_to_too_much_is_refused_unread(tmp_path: Path):

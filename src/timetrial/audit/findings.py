@@ -62,11 +62,6 @@ class Finding:
         }
 
 
-def printable(text: str) -> str:
-    """Text of a file that somebody else wrote, for a terminal: what does not print is escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _short(value: Any) -> str:
     text = repr(value) if isinstance(value, float) else str(value)
     return text if len(text) <= 100 else f"{text[:97]}…"

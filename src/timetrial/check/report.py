@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from timetrial.errors import printable
 from timetrial.loading import Source
 
 if TYPE_CHECKING:
@@ -25,6 +26,12 @@ class Verdict:
     """`file:line` within the submission's folder, or the file; None where no single place is meant."""
     todo: str | None = None
     """What the author can do about it; None for what passes."""
+
+    def __str__(self) -> str:
+        """What, on which workload and where, on one line that no terminal acts on: a submission may have written it."""
+        on = f" on {self.workload}" if self.workload else ""
+        place = f"{self.where}: " if self.where else ""
+        return printable(f"{self.rule}{on}: {place}{self.message}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from timetrial.commands.output import add_format, print_json
-from timetrial.errors import UserError
+from timetrial.errors import UserError, printable
 
 if TYPE_CHECKING:
     from timetrial.audit.retime import Rerun
@@ -52,7 +52,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(audited: "TrialAudit | Rerun") -> None:
-    from timetrial.audit.findings import printable
     from timetrial.audit.run import TrialAudit
 
     count = len(audited.findings)
@@ -61,8 +60,6 @@ def _tell(audited: "TrialAudit | Rerun") -> None:
 
 
 def _print(audit: "Audit") -> None:
-    from timetrial.audit.findings import printable
-
     findings = audit.all_findings()
     for said in (*map(str, findings), *(f"note: {note}" for note in audit.notes)):
         print(printable(said))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from timetrial.check.report import Verdict, report_of
 from timetrial.check.static import check_static
 from timetrial.commands.output import add_format, print_json
+from timetrial.errors import printable
 from timetrial.loading import Source, find_source
 from timetrial.registry import base_of
 
@@ -37,11 +38,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         verdicts.append(verdict)
         mark, style = _MARKS[verdict.status]
-        where = f" on {verdict.workload}" if verdict.workload else ""
-        place = f"{verdict.where}: " if verdict.where else ""
-        line = f"{verdict.rule}{where}: {place}{verdict.message}"
-        todo = f"\n      -> {verdict.todo}" if verdict.todo else ""
-        console.print(Text.assemble((f"{mark:<5}", style), " ", line, (todo, "dim")), soft_wrap=True)
+        todo = f"\n      -> {printable(verdict.todo)}" if verdict.todo else ""
+        console.print(Text.assemble((f"{mark:<5}", style), " ", str(verdict), (todo, "dim")), soft_wrap=True)
     report = report_of(source, verdicts)
     if args.format == "json":
         print_json(report.to_json())

@@ -21,5 +21,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{bundle} exists; name another file with --out")
     if not bundle.parent.is_dir():
         raise UserError(f"{bundle.parent} is no folder; name a file in one with --out")
+    try:
+        tempfile.TemporaryFile(dir=bundle.parent).close()
+    except OSError as error:
+        why = f"cannot write to {bundle.parent}: {error.strerror}"
+        raise UserError(f"{why}; name a file elsewhere with --out") from None
     with tempfile.TemporaryDirectory(prefix="timetrial-rehearsal-") as scratch:
         return validate.rehearsed(args, Path(scratch) / "rehearsal", bundle=bundle)

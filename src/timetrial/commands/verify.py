@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from timetrial.commands.output import add_format, print_json
+from timetrial.errors import printable
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,6 +29,6 @@ def run(args: argparse.Namespace) -> int:
     console = Console()
     for finding in findings:
         mark = ("ok   ", "green") if finding.holds else ("FAIL ", "bold red")
-        console.print(Text.assemble(mark, f"{finding.what}: {finding.message}"), soft_wrap=True)
+        console.print(Text.assemble(mark, printable(f"{finding.what}: {finding.message}")), soft_wrap=True)
     console.print(f"{args.bundle}: {'all of it holds' if holds else 'do not take it as it is'}", soft_wrap=True)
     return 0 if holds else 1

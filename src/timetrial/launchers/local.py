@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from timetrial.campaign import Campaign, has_result
 from timetrial.claims import Heart, take
+from timetrial.errors import UserError
 from timetrial.launchers.process import WORKER, Listener, Stop, run_job
 from timetrial.launchers.shares import Share, shares
 from timetrial.record import EndLine
@@ -60,7 +61,8 @@ def run_jobs(
 ) -> tuple[list[tuple[Job, EndLine]], list[Job]]:
     """Runs those of `jobs` that have no result yet, in their order, as `run_campaign`; also those that others run.
 
-    `task` is the scheduler's name of what this process does (`timetrial.claims.take`).
+    `task` is the scheduler's name of what this process does (`timetrial.claims.take`). Raises `UserError` where a
+    trial's folder cannot be written.
     """
     waiting = [job for job in jobs if not has_result(job)]
     ended: list[tuple[Job, EndLine]] = []
@@ -71,6 +73,15 @@ def run_jobs(
     stop, turn = Stop(), threading.Lock()
 
     def run(number: int, job: Job, heart: Heart) -> None:
+        try:
+            run_claimed(number, job, heart)
+        except OSError as error:
+            raise UserError(
+                f"the trial in {job.folder} cannot be run: {error.strerror}; what ran is kept: once that is mended, "
+                "the same command goes on (`timetrial run` with --resume)"
+            ) from error
+
+    def run_claimed(number: int, job: Job, heart: Heart) -> None:
         if stop.asked.is_set() or has_result(job):
             return
         claim = take(Path(job.folder), task=task)

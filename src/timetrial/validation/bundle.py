@@ -11,6 +11,7 @@ import hashlib
 import json
 import stat
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +32,8 @@ KIND = "timetrial_submission"
 _FILES, _BYTES = 2000, 64 << 20
 """What a bundle may hold at most, unpacked."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_TEXTS = ("submission", "file", "submission_sha256", "ruleset", "ruleset_sha256", "isolation")
+"""What a manifest says in a text."""
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,13 @@ def write_bundle(
         "files": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())},
     }
     scratch = path.with_name(f".{path.name}.part")
-    with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as bundle:
-        for name, content in [("manifest.json", _json(manifest)), *sorted(files.items())]:
-            bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
-    scratch.replace(path)
+    try:
+        with zipfile.ZipFile(scratch, "w", zipfile.ZIP_DEFLATED) as bundle:
+            for name, content in [("manifest.json", _json(manifest)), *sorted(files.items())]:
+                bundle.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def environment() -> str:
@@ -105,19 +111,21 @@ def read_bundle(path: Path) -> tuple[Mapping[str, Any], dict[str, bytes]]:
             for entry in entries:
                 _check_entry(path, entry)
                 if entry.filename in files:
-                    raise UserError(f"{path}: {entry.filename} is in it twice")
+                    raise UserError(f"{path}: {entry.filename!r} is in it twice")
                 files[entry.filename] = bundle.read(entry)
-    except (OSError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{path}: cannot be read as a bundle: {why}") from None
     try:
         manifest = json.loads(files.pop("manifest.json"))
         if manifest["kind"] != KIND or manifest["schema"] != SCHEMA:
             raise UserError(f"{path}: no bundle of this version of timetrial (schema {SCHEMA})")
-        named = [manifest[key] for key in ("submission", "file", "submission_sha256", "ruleset", "ruleset_sha256")]
+        named = [manifest[key] for key in _TEXTS]
         if not all(isinstance(value, str) for value in named) or not isinstance(manifest["files"], dict):
             raise TypeError
-    except (KeyError, TypeError, ValueError):
+        if not isinstance(manifest["ruleset_modified"], list):
+            raise TypeError
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise UserError(f"{path}: it has no readable manifest.json; `timetrial submit` makes bundles") from None
     return manifest, files
 
@@ -136,16 +144,17 @@ def verify_bundle(path: Path, scratch: Path) -> list[Finding]:
     """
     manifest, files = read_bundle(path)
     findings = [_hashes(manifest, files)]
-    folder = scratch / manifest["submission"].replace("/", "_")
-    for name, content in files.items():
-        if name.startswith("submission/"):
-            place = folder / name.removeprefix("submission/")
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_bytes(content)
-    source = Source(manifest["submission"], folder / PurePosixPath(manifest["file"]).name)
-    if not source.path.is_file():
+    if "/" in manifest["file"] or f"submission/{manifest['file']}" not in files:
         findings.append(Finding("source", False, f"submission/{manifest['file']} is missing"))
         return findings
+    for name, content in files.items():
+        if name.startswith("submission/"):
+            try:
+                (scratch / name).parent.mkdir(parents=True, exist_ok=True)
+                (scratch / name).write_bytes(content)
+            except OSError as error:
+                raise UserError(f"{path}: {name!r} cannot be unpacked: {error.strerror}") from None
+    source = Source(manifest["submission"], scratch / "submission" / manifest["file"])
     found = source.sha256
     same = found == manifest["submission_sha256"]
     findings.append(Finding("source", same, _compared("hash", found, manifest["submission_sha256"])))
@@ -173,7 +182,7 @@ def _check_report(manifest: Mapping[str, Any], files: Mapping[str, bytes]) -> Fi
         failing = [verdict["rule"] for verdict in report["verdicts"] if verdict["status"] == "fail"]
         if report["sha256"] != manifest["submission_sha256"]:
             return Finding("check", False, "check.json is of another source")
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return Finding("check", False, "check.json cannot be read")
     return Finding("check", not failing, f"fails: {', '.join(failing)}" if failing else "its report has no failure")
 
@@ -191,9 +200,8 @@ def _ruleset(manifest: Mapping[str, Any]) -> Finding:
 def _rehearsal(manifest: Mapping[str, Any], files: Mapping[str, bytes], scratch: Path) -> list[Finding]:
     findings: list[Finding] = []
     names = [name for name in files if name.startswith("rehearsal/") and name.endswith(f"/{RECORD_NAME}")]
-    for name in sorted(names):
-        place = scratch / "records" / name.replace("/", "_")
-        place.parent.mkdir(parents=True, exist_ok=True)
+    for number, name in enumerate(sorted(names)):
+        place = scratch / f"record-{number}.jsonl"
         place.write_bytes(files[name])
         try:
             record = read_record(place)

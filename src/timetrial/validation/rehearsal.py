@@ -44,15 +44,17 @@ class Rehearsed:
         return self.end.status in ("reached", "budget") and self.end.step > 0
 
 
-def best_isolation() -> Isolation:
-    """What this machine can do: the sandbox, else Docker, else nothing."""
+def best_isolation() -> tuple[Isolation, str]:
+    """What this machine can do: the sandbox, else Docker, else nothing; and why not better."""
+    why: list[str] = []
     for isolation in ("sandbox", "docker"):
         try:
             require(isolation)
-        except UserError:
-            continue
-        return isolation
-    return "none"
+        except UserError as error:
+            why.append(str(error))
+        else:
+            return isolation, "; ".join(why)
+    return "none", "; ".join(why)
 
 
 def rehearsal_rules(ruleset: Ruleset, fraction: float) -> Ruleset:
