@@ -15,6 +15,7 @@ from typing import IO, Any, Literal, TypeVar, cast, get_args
 
 from timetrial import chain, fields
 from timetrial.errors import UserError
+from timetrial.ruleset import MATMUL_PRECISIONS, MatmulPrecision
 from timetrial.target import Target
 
 SCHEMA = 1
@@ -71,6 +72,8 @@ class RunHeader:
     """How its code ran: here, as programs without Python, or in an isolated process, whose counts are unverified."""
     accumulate: int = 1
     """How many parts a batch went through the loss in, one after the other, to save memory."""
+    matmul_precision: MatmulPrecision | None = None
+    """To what the model's products could at most be rounded; None for jax's default."""
     remat: bool = False
     """Whether the pass back computed again what it could, to save memory."""
 
@@ -401,6 +404,7 @@ _CONVERTERS: dict[type, dict[str, Callable[[Any], Any]]] = {
         "told": fields.texts,
         "trainer": fields.one_of(("python", "program", "process")),
         "accumulate": fields.count,
+        "matmul_precision": fields.or_null(fields.one_of(MATMUL_PRECISIONS)),
         "remat": fields.flag,
     },
     EvalLine: {
@@ -447,6 +451,7 @@ _ADDED = (
     "told",
     "trainer",
     "accumulate",
+    "matmul_precision",
     "remat",
     "parameters_sha256",
 )

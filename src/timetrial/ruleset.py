@@ -19,6 +19,8 @@ from timetrial.target import Target
 
 Clock = Literal["seconds", "steps", "examples"]
 CLOCKS: tuple[Clock, ...] = ("seconds", "steps", "examples")
+MatmulPrecision = Literal["float32", "tensorfloat32", "bfloat16"]
+MATMUL_PRECISIONS: tuple[MatmulPrecision, ...] = ("float32", "tensorfloat32", "bfloat16")
 RULESETS = Path(__file__).parent / "rulesets"
 
 
@@ -70,6 +72,8 @@ class Ruleset:
     """When the test split is evaluated: where the target is met and at the end, or at every eval."""
     hang_seconds: float = 300.0
     """Wall seconds without a finished step after which a trial is given up as hung."""
+    matmul_precision: MatmulPrecision | None = None
+    """To what a model's products and convolutions may at most be rounded; None for jax's default."""
     modified: tuple[str, ...] = field(default=())
     """How this differs from the file it was read from, in words ("studies 3 -> 1")."""
 
@@ -101,6 +105,8 @@ class Ruleset:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["modified"] = list(self.modified)
+        if self.matmul_precision is None:  # as before there was such a field: the hash stays
+            del data["matmul_precision"]
         return data
 
     @staticmethod
@@ -143,6 +149,9 @@ def _parse(data: Mapping[str, Any]) -> Ruleset:
     _check_positive("hang_seconds", ruleset.hang_seconds)
     if ruleset.test_evals not in ("at_target", "always"):
         raise UserError(f'test_evals must be "at_target" or "always", not {ruleset.test_evals!r}')
+    if ruleset.matmul_precision not in (None, *MATMUL_PRECISIONS):
+        names = ", ".join(MATMUL_PRECISIONS)
+        raise UserError(f"matmul_precision must be one of {names}, not {ruleset.matmul_precision!r}")
     for name, rules in workloads.items():
         if rules.variant_of is not None and rules.variant_of not in workloads:
             raise UserError(f"workload {name!r} is a variant of {rules.variant_of!r}, which the ruleset does not list")

@@ -12,6 +12,7 @@ from timetrial.algoperf.names import algoperf_names
 from timetrial.algoperf.trainer import AlgoPerfEntry, AlgoPerfTrainer
 from timetrial.compilation import forget_cache
 from timetrial.devices import Mesh
+from timetrial.errors import UserError
 from timetrial.failures import submission_code
 from timetrial.isolation.exported import ExportedEntry
 from timetrial.isolation.process import Isolated
@@ -107,6 +108,12 @@ def apart(setting: Setting, isolated: Isolated, stack: contextlib.ExitStack) -> 
             return setting.choose(space)
 
     described = parted.describe(choose, told=workload.name if setting.told else None)
+    if described.hooks and parted.platform != "cpu":
+        raise UserError(
+            f"{setting.source.name!r} has hooks on the host and would train in an isolated process, which sees no "
+            f"device but processors, and this trial is one of {parted.platform}; leave out --{isolated.isolation}, or "
+            "set JAX_PLATFORMS=cpu"
+        )
     process = parted.start(needs_data=described.hooks)
     stack.callback(process.close)
     if described.hooks:

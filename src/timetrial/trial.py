@@ -39,7 +39,7 @@ from timetrial.ruleset import Ruleset
 from timetrial.seeds import seed as seed_of
 from timetrial.trainers import Setting, apart, here, importable
 from timetrial.tuning import Point, SearchSpace, prescribed_point
-from timetrial.workload import Workload
+from timetrial.workload import Workload, at_precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +102,7 @@ def run_trial(
             f"`timetrial target {workload.name}` derives one"
         )
     mesh = Mesh.local() if mesh is None else mesh
+    workload = at_precision(workload, ruleset.matmul_precision)
     header = RunHeader(
         workload=workload.name,
         workload_version=workload.version,
@@ -130,6 +131,7 @@ def run_trial(
         restored=restored_names(source) if source.api == "algoperf" else (),
         told=("workload name",) if _told_the_name(source, workload) else (),
         accumulate=workload.accumulate,
+        matmul_precision=workload.matmul_precision,
         remat=workload.remat,
     )
     announce(header)
@@ -207,6 +209,7 @@ def follow_trial(
     workload: Workload, source: Source, ruleset: Ruleset, trial: Trial, folder: Path, *, mesh: Mesh, leader: Leader
 ) -> NoReturn:
     """What `run_trial` does, in a process that the leader of the trial has started; ends with the process."""
+    workload = at_precision(workload, ruleset.matmul_precision)
     setting = _setting(workload, source, ruleset, trial, mesh, time.perf_counter)
     follow(here(setting).build(), Evaluator(workload, mesh), folder, leader)
 

@@ -5,7 +5,7 @@ mapping of names to arrays with B rows each; its field `weights` (float32, B) is
 that all rows count alike, 0 marks padding.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from timetrial.data import AnyDataset
 from timetrial.errors import UserError
+from timetrial.ruleset import MatmulPrecision
 from timetrial.splits import Split
 from timetrial.target import Target
 
@@ -145,6 +146,8 @@ class Workload:
     has_label_smoothing: bool = False
     accumulate: int = 1
     """How many parts a batch goes through the loss in, one after the other; the harness's choice (`economical`)."""
+    matmul_precision: MatmulPrecision | None = None
+    """To what products and convolutions may at most be rounded; None for jax's default (`at_precision`)."""
     remat: bool = False
     """Whether only products and convolutions are kept for the pass back; the harness's choice (`economical`)."""
 
@@ -230,3 +233,24 @@ def dropout(x: Array, rate: Any, key: Array) -> Array:
         return x
     keep = 1.0 - rate
     return jnp.where(jax.random.bernoulli(key, keep, x.shape), x / keep, 0.0)
+
+
+def at_precision(workload: Workload, precision: MatmulPrecision | None) -> Workload:
+    """The workload with products and convolutions of its model rounded to no less than that; None for jax's default.
+
+    What a device makes of it is the device's: `tensorfloat32` and `bfloat16` are TF32 on NVIDIA GPUs that have it,
+    `bfloat16` is that on TPUs, and a processor computes in float32 whatever is allowed. Products of the submission's
+    own are not touched.
+    """
+    if precision is None:
+        return workload
+
+    def within(function: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with jax.default_matmul_precision(precision):
+                return function(*args, **kwargs)
+
+        return wrapped
+
+    apply, evaluate = within(workload.apply), within(workload.evaluate)
+    return replace(workload, apply=apply, evaluate=evaluate, matmul_precision=precision)

@@ -6,8 +6,11 @@ from pathlib import Path
 import algoperf_toys
 import pytest
 from apart import curve, sandboxed
-from toy_trials import PICKY, SGD, custom, rules, run
+from jax import export
+from toy_trials import PICKY, SGD, STRICT, custom, rules, run
 from toys import toy_workload
+
+from timetrial.errors import UserError
 
 AVERAGED = """
     import optax
@@ -41,6 +44,15 @@ def test_a_pure_submission_gives_the_same_bits_as_programs(tmp_path: Path, text:
     assert apart.end.examples_exact
 
 
+def test_the_precision_of_a_ruleset_holds_for_programs_too(tmp_path: Path):
+    ruleset = rules(budget=800, matmul_precision="float32")
+    apart = run(tmp_path, STRICT, ruleset=ruleset, isolated=sandboxed())
+
+    assert apart.end is not None
+    assert apart.end.status == "budget", apart.end.message
+    assert (apart.run.trainer, apart.run.matmul_precision) == ("program", "float32")
+
+
 @pytest.mark.parametrize("clock", ["examples", "steps"])
 def test_a_submission_with_hooks_gives_the_same_bits_in_a_process_of_its_own(tmp_path: Path, clock: str):
     ruleset = rules(clock, budget=1600) if clock == "examples" else rules(clock, budget=80, eval_every=20)
@@ -49,6 +61,12 @@ def test_a_submission_with_hooks_gives_the_same_bits_in_a_process_of_its_own(tmp
 
     assert apart.run.trainer == "process"
     assert curve(apart) == curve(here)
+
+
+def test_a_submission_with_hooks_is_refused_where_its_process_would_lack_the_device(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(export, "default_export_platform", lambda: "cuda")
+    with pytest.raises(UserError, match="sees no device but processors"):
+        run(tmp_path, PICKY, isolated=sandboxed())
 
 
 def test_an_algoperf_submission_gives_the_same_bits_in_a_process_of_its_own(tmp_path: Path):

@@ -89,8 +89,8 @@ def children() -> list[int]:
     return [int(pid) for pid in listed.stdout.split()]
 
 
-def run(folder: Path, submission: str, killer: Killer, *, retries: int) -> Path:
-    ruleset = rules(budget=320_000, eval_every=32_000, external=BOARD, self_tuning=BOARD)
+def run(folder: Path, submission: str, killer: Killer, *, retries: int, evals: int = 10) -> Path:
+    ruleset = rules(budget=32_000 * evals, eval_every=32_000, external=BOARD, self_tuning=BOARD)
     source = SUBMISSIONS[submission](folder)
     campaign = Campaign(out=folder / "out", ruleset=ruleset, sources=(source,), seed=5, checkpoint_seconds=0.1)
     open_folder(campaign, resume=False)
@@ -114,10 +114,11 @@ def bits(path: Path):
     ],
 )
 def test_a_trial_killed_again_and_again_leaves_the_record_of_an_undisturbed_one(tmp_path, name, kills):
-    chosen = random.Random(kills)
-    undisturbed = run(tmp_path / "calm", name, Killer([]), retries=0)
-    killer = Killer([chosen.randint(8, 14) for _ in range(kills)], tmp_path / "rough")
-    disturbed = run(tmp_path / "rough", name, killer, retries=kills)
+    moments = [random.Random(f"{name} {i}").randint(2, 4) for i in range(kills)]
+    evals = sum(moments) + 4  # each attempt reports its evals at least, so all kills come before the end
+    undisturbed = run(tmp_path / "calm", name, Killer([]), retries=0, evals=evals)
+    killer = Killer(moments, tmp_path / "rough")
+    disturbed = run(tmp_path / "rough", name, killer, retries=kills, evals=evals)
     assert killer.kills == kills
     assert bits(disturbed) == bits(undisturbed)
     assert 1 <= len(read_record(disturbed).resumes) <= kills

@@ -25,8 +25,6 @@ DAY = os.environ.get("TIMETRIAL_RESULT") or datetime.datetime.now(datetime.UTC).
 
 
 def test_an_entry_of_the_committed_results_comes_out_again(tmp_path: Path):
-    if not ENTRIES:
-        pytest.skip("no results are committed yet")
     path = random.Random(DAY).choice(ENTRIES)
     old = read_record(path)
     source, workload = find_source(old.run.submission), load_workload(old.run.workload)
@@ -59,11 +57,8 @@ def test_an_entry_of_the_committed_results_comes_out_again(tmp_path: Path):
     if same_machine:
         assert [dict(line.metrics) for line in new.evals] == [dict(line.metrics) for line in old.evals], where
         return
+    # On another machine later evals part by rounding, and metrics that count before losses do.
     first, again = (
-        dict(old.evals[1].metrics),
-        dict(new.evals[1].metrics),
-    )  # later ones part by rounding
-    assert {name: again[name] for name in first} == {name: pytest.approx(first[name], rel=0.05) for name in first}, (
-        where
+        {name: x for name, x in record.evals[1].metrics.items() if name.endswith("/loss")} for record in (old, new)
     )
-    assert new.end.status == old.end.status, where
+    assert again == {name: pytest.approx(value, rel=0.05) for name, value in first.items()}, where

@@ -83,6 +83,15 @@ PICKY = custom("""
     hooks = {"select": select, "on_eval": on_eval}
 """)
 """A submission with hooks on the host."""
+STRICT = custom("""
+    def step(problem, state, batch, key):
+        traced = str(jax.make_jaxpr(lambda p: problem.loss(p, state.model_state, batch, key)[0])(state.params))
+        own = str(jax.make_jaxpr(lambda x: x @ x)(jnp.ones((2, 2))))
+        if "Precision.HIGHEST" not in traced or "Precision" in own:
+            raise ValueError(f"model: {traced}; own product: {own}")
+        return gradient_step(problem, state, batch, key)
+""")
+"""A submission that takes a step only if the model's products, and not its own, are to be of float32."""
 
 
 def run(

@@ -103,6 +103,7 @@ def test_check_names_what_changed_and_freeze_keeps_the_lock_until_told(
     add(shelf, "alpha")
     assert main(["freeze"]) == 0
     assert main(["freeze", "--check"]) == 0
+    assert "1 lock holds" in capsys.readouterr().out
     locked = lock.read_lock()
     add(shelf, "alpha", batch=32)
     capsys.readouterr()

@@ -254,6 +254,7 @@ LATER = {
     "noise": {},
     "trainer": "python",
     "accumulate": 1,
+    "matmul_precision": None,
     "remat": False,
 }
 """Fields that came to the format later, and what they are where a file lacks them."""

@@ -70,8 +70,9 @@ def test_the_hash_changes_with_anything_it_says():
         replace(rules, modified=("studies 3 -> 1",)),
         parse(changed("budget = 1001", "budget = 1002")),
         parse(changed("value = 0.1", "value = 0.2")),
+        parse(changed("confirmation = 1", 'confirmation = 1\nmatmul_precision = "float32"')),
     ]
-    assert len({rules.sha256, *(other.sha256 for other in others)}) == 5
+    assert len({rules.sha256, *(other.sha256 for other in others)}) == 6
 
 
 def test_base_workloads_and_variants_are_told_apart():
@@ -107,6 +108,7 @@ def test_a_missing_board_is_a_clear_error():
         (changed("trials = 5", "trials = 5\nrepeats = 2"), "repeats"),
         (changed("confirmation = 1", "confirmation = -1"), "confirmation must be a whole number, at least 0"),
         (changed("confirmation = 1", "confirmations = 1"), "confirmations"),
+        (changed("confirmation = 1", 'matmul_precision = "half"'), "matmul_precision must be one of float32, tenso"),
         (changed("budget = 1001", "budget = 0"), "workload 'a': budget must be a finite number above 0, not 0"),
         (changed("budget = 1001", "budget = inf"), "budget must be a finite number"),
         (changed("budget = 1001", 'budget = "1001"'), "budget must be a finite number above 0, not '1001'"),

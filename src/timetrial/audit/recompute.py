@@ -1,7 +1,8 @@
 """The process that evaluates parameters again, for one workload. No code of a submission comes into it.
 
-It reads a request from standard input (workload, cores, trials: what of each is to be evaluated), and answers with one
-line of JSON for the workload and one for each trial. Nothing is written but compiled programs, in the user's cache.
+It reads a request from standard input (workload, precision, cores, trials: what of each is to be evaluated), and
+answers with one line of JSON for the workload and one for each trial. Nothing is written but compiled programs, in the
+user's cache.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from timetrial.ruleset import MatmulPrecision
     from timetrial.workload import Workload
 
 Loaded = tuple["Workload", str, list[str]]
@@ -34,7 +36,7 @@ def main(load: Callable[[str], Loaded] | None = None) -> int:
         from timetrial.compilation import cache_folder, use_cache
 
         use_cache(cache_folder())
-        recomputer = Recomputer((load or _load)(request["workload"]))
+        recomputer = Recomputer((load or _load)(request["workload"]), request["matmul_precision"])
         print(json.dumps({"workload": recomputer.workload()}), file=answers)
         for asked in request["trials"]:
             print(json.dumps({"trial": asked["folder"], **recomputer.trial(asked)}), file=answers)
@@ -46,16 +48,17 @@ def main(load: Callable[[str], Loaded] | None = None) -> int:
 class Recomputer:
     """Evaluates parameters of one workload; its programs are compiled once for all trials."""
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, precision: "MatmulPrecision | None" = None) -> None:
         import jax
 
         from timetrial.devices import Mesh
         from timetrial.evaluate import Evaluator
+        from timetrial.workload import at_precision
 
         self._workload, self._sha256, self._lock = loaded
         self._workload.data.prepare(verify=True)
         mesh = Mesh.local()
-        self._evaluate = Evaluator(self._workload, mesh)
+        self._evaluate = Evaluator(at_precision(self._workload, precision), mesh)
         self._init = jax.jit(self._workload.init, out_shardings=mesh.replicated)
         self._untrained: dict[tuple[int, str], dict[str, float]] = {}
 

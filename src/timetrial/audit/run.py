@@ -30,10 +30,11 @@ from timetrial.audit.lines import check_chain, check_clocks, check_end, check_te
 from timetrial.audit.reading import AuditedTrial, Runs, read_runs
 from timetrial.audit.space import search_space
 from timetrial.launchers.process import WORKER
+from timetrial.ruleset import MatmulPrecision
 from timetrial.seeds import seed as seed_of
 
 Ask = Callable[[str, tuple[int, ...], Sequence[AuditedTrial]], Iterator[Mapping[str, Any]]]
-"""(workload, cores, trials) -> answers of `timetrial.audit.recompute`, or {"failed": why}."""
+"""(workload, cores, trials of one precision) -> answers of `timetrial.audit.recompute`, or {"failed": why}."""
 EVALUATOR = (sys.executable, "-P", "-m", "timetrial.audit.recompute")
 _LOG_TAIL = 300
 """Characters of what a process that failed said last."""
@@ -130,10 +131,10 @@ def _evaluate(
     trials: Sequence[AuditedTrial], ask: Ask, audit: Audit
 ) -> Iterator[tuple[AuditedTrial, WorkloadFacts | None, TrialFacts | None]]:
     """Each trial with what its parameters give; without that, and with a finding, where the process failed."""
-    groups: dict[tuple[str, tuple[int, ...]], list[AuditedTrial]] = defaultdict(list)
+    groups: dict[tuple[str, MatmulPrecision | None, tuple[int, ...]], list[AuditedTrial]] = defaultdict(list)
     for trial in trials:
-        groups[trial.run.workload, _cores(trial.run.hardware.get("cores"))].append(trial)
-    for (name, cores), group in groups.items():
+        groups[trial.run.workload, trial.run.matmul_precision, _cores(trial.run.hardware.get("cores"))].append(trial)
+    for (name, _, cores), group in groups.items():
         waiting = {str(trial.folder): trial for trial in group}
         workload: WorkloadFacts | None = None
         for answer in ask(name, cores, group):
@@ -163,7 +164,12 @@ def process_of(evaluator: Sequence[str]) -> Ask:
 def _ask(
     evaluator: Sequence[str], name: str, cores: tuple[int, ...], trials: Sequence[AuditedTrial]
 ) -> Iterator[Mapping[str, Any]]:
-    request = {"workload": name, "cores": cores, "trials": [question(trial) for trial in trials]}
+    request = {
+        "workload": name,
+        "matmul_precision": trials[0].run.matmul_precision,
+        "cores": cores,
+        "trials": [question(trial) for trial in trials],
+    }
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryFile("w+") as asked:
         json.dump(request, asked)
         asked.seek(0)

@@ -32,6 +32,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.check:
         unlocked = {name: ["has no lock"] for name in new} | {name: ["its folder is gone"] for name in gone}
+        if not differing and not unlocked:
+            print(f"{len(found)} {'lock holds' if len(found) == 1 else 'locks hold'}")
         return _report(differing | unlocked)
 
     written = {name: table for name, table in found.items() if name in new or name in args.workloads}

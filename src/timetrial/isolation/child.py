@@ -26,7 +26,7 @@ from timetrial.programs import Entry, Prepared
 from timetrial.submission import Feedback, Task
 from timetrial.trainers import importable, make_trainer
 from timetrial.tuning import traced_names
-from timetrial.workload import Workload
+from timetrial.workload import Workload, at_precision
 
 Load = Callable[[str], Workload]
 
@@ -42,7 +42,8 @@ def main(load_workload: Load | None = None) -> int:
         assert first is not None
         if load_workload is None:
             from timetrial.registry import load_workload
-        child = _Child(first, load_workload(first["workload"]), pipe)
+        workload = at_precision(load_workload(first["workload"]), first["matmul_precision"])
+        child = _Child(first, workload, pipe)
         with importable(child.source):
             child.answer()
     except BrokenWire:

@@ -232,5 +232,6 @@ def _python_path(code: Sequence[Path]) -> str:
 
 
 def _for_xla() -> dict[str, str]:
-    """What decides the number of XLA's threads and its flags must be alike on both sides."""
-    return {name: os.environ[name] for name in ("NPROC", "XLA_FLAGS", "JAX_PLATFORMS") if name in os.environ}
+    """What decides the number of XLA's threads and its flags, alike on both sides; no device but processors."""
+    alike = {name: os.environ[name] for name in ("NPROC", "XLA_FLAGS") if name in os.environ}
+    return {**alike, "JAX_PLATFORMS": "cpu"}

@@ -90,6 +90,7 @@ class Process:
         self._pipe = Pipe(self._process.stdout.fileno(), self._process.stdin.fileno())
         first = {
             "workload": workload.name,
+            "matmul_precision": workload.matmul_precision,
             "name": source.name,
             "file": source.path.name,
             "task": task,
