@@ -5,7 +5,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Stage:
     def __init__(self) -> None:
         self.verdicts: Sequence[Verdict] = [GOOD]
         self.status: Any = "budget"
-        self.meanwhile = lambda: None
+        self.meanwhile: Callable[[], object] = lambda: None
         self.checked: list[Source] = []
 
     def check(self, source: Source, workloads: Sequence[str], isolation: str) -> Report:
