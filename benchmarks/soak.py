@@ -9,6 +9,7 @@ a trial is lost, a metric differs, or the leaderboard does.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -105,10 +106,12 @@ def run_to_the_end(folder: Path, disturb: Callable[["subprocess.Popen[bytes]"], 
 
 
 def children(pid: int) -> list[int]:
-    try:
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except FileNotFoundError:
-        return []
+    """The processes that any of its threads has started."""
+    found: list[int] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*"):
+        with contextlib.suppress(OSError):  # the thread is over
+            found += map(int, (thread / "children").read_text().split())
+    return found
 
 
 class Killer:
@@ -173,7 +176,7 @@ def main() -> int:
     parser.add_argument("--workloads", "-w", nargs="+", default=[], help="(default: all of the mini track)")
     parser.add_argument("--studies", "-n", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a new folder")
+    parser.add_argument("--out", type=Path, help="a new folder, or one to go on with")
     parser.add_argument("--campaign", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.campaign is not None:
@@ -181,10 +184,13 @@ def main() -> int:
         return 0
     if args.out is None:
         parser.error("name a new folder with --out")
-    args.out.mkdir(parents=True)
-    rules = scaled(args.workloads, args.studies, len(args.submissions), args.share * args.minutes)
-    plan = {"ruleset": rules.to_json(), "submissions": args.submissions, "seed": args.seed, "checkpoint_seconds": 2.0}
-    (args.out / "plan.json").write_text(json.dumps(plan))
+    if not (args.out / "plan.json").is_file():
+        args.out.mkdir(parents=True)
+        rules = scaled(args.workloads, args.studies, len(args.submissions), args.share * args.minutes)
+        plan = {
+            "ruleset": rules.to_json(), "submissions": args.submissions, "seed": args.seed, "checkpoint_seconds": 2.0
+        }  # fmt: skip
+        (args.out / "plan.json").write_text(json.dumps(plan))
     began = time.monotonic()
     run_to_the_end(args.out / "calm", lambda process: None)
     between = time.monotonic()
@@ -193,7 +199,8 @@ def main() -> int:
     calm, rough = campaign(args.out / "calm"), campaign(args.out / "rough")
     found = differences(calm, rough)
     trials = len(rough.jobs())
-    grid = f"{len(args.submissions)} submissions x {len(rules.workloads)} workloads x {args.studies} studies"
+    shape = len(rough.sources), len(rough.ruleset.workloads), rough.ruleset.tuning(self_tuning=False).studies
+    grid = "{} submissions x {} workloads x {} studies".format(*shape)
     records = [read_record(Path(job.folder) / RECORD_NAME) for job in rough.jobs()]
     ends = Counter(record.end.status for record in records if record.end is not None)
     resumes = sum(len(record.resumes) for record in records)
