@@ -1,6 +1,7 @@
 """The command `timetrial`: finds the verb, reads its arguments, calls it. Imports a verb's module when it is called."""
 
 import argparse
+import errno
 import importlib
 import os
 import signal
@@ -161,7 +162,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has seen enough; the interpreter's own flush at exit must not complain either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if not _of_the_machine(error):
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"timetrial: {where}{error.strerror}; put that right, and try again", file=sys.stderr)
+        return 2
     return code
+
+
+def _of_the_machine(error: OSError) -> bool:
+    """Whether it is a matter of room or of rights, that a user can mend, rather than a mistake of ours."""
+    no_temporary_folder = error.errno == errno.ENOENT and error.filename is None
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM) or no_temporary_folder
 
 
 def _run(argv: Sequence[str]) -> int:

@@ -107,11 +107,17 @@ class Source:
 
 
 def find_source(name_or_path: str) -> Source:
-    """The submission of that name, file or folder; raises `UserError` where there is none."""
-    path = find_submission(name_or_path).resolve()
-    if name_or_path in installed_submissions():
-        return Source(name_or_path, path)
-    return Source(path.parent.name if path.name == SUBMISSION_FILE else path.stem, path)
+    """The submission of that name, file or folder; raises `UserError` where there is none, or it cannot be read."""
+    try:
+        path = find_submission(name_or_path).resolve()
+        known = name_or_path in installed_submissions()
+        own = path.parent.name if path.name == SUBMISSION_FILE else path.stem
+        source = Source(name_or_path if known else own, path)
+        for file in source.files():
+            file.open("rb").close()
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
+    return source
 
 
 @dataclass(frozen=True)

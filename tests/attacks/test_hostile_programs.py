@@ -3,6 +3,8 @@
 They are made here as whoever holds that process could make them: with jax's own safety checks off.
 """
 
+import dataclasses
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import export
+from jax.extend.mlir import ir
+from jax.interpreters import mlir
 from toys import CLASSES, FEATURES, toy_workload
 
 from timetrial.isolation import exported
@@ -73,6 +77,29 @@ def learnt_in_pieces(params: list[Any], rows: Any) -> list[Any]:
     return [params[0], params[1] + sum(jnp.sum(jnp.asarray(piece) * params[1][0, 0]) for piece in pieces)]
 
 
+def disguised(step: bytes, dialect: str) -> bytes:
+    """The program with its largest constants made by an operation of another dialect."""
+    made = export.deserialize(bytearray(step))
+    with mlir.make_ir_context(), ir.Location.unknown():
+        module = ir.Module.parse(made.mlir_module())
+        for function in module.body.operations:
+            for found in list(function.operation.regions[0].blocks[0].operations):
+                constant = found.operation
+                if constant.name == "stablehlo.constant" and len(str(constant)) > 10_000:
+                    other = ir.Operation.create(
+                        f"{dialect}.constant",
+                        results=[constant.results[0].type],
+                        attributes={"value": constant.attributes["value"]},
+                        ip=ir.InsertionPoint(found),
+                    )
+                    constant.results[0].replace_all_uses_with(other.results[0])
+                    constant.erase()
+        assert f"{dialect}.constant" in str(module)
+        written = io.BytesIO()
+        module.operation.write_bytecode(written)
+    return bytes(dataclasses.replace(made, mlir_module_serialized=written.getvalue()).serialize())
+
+
 def marked_down(params: list[Any], rows: Any) -> list[Any]:
     return mark(params, jax.random.key(0), -ROWS)
 
@@ -94,6 +121,14 @@ PROGRAMS = [
     Hostile("calls a kernel of its own", "'evil'", lambda: program(step_with(kernel))),
     Hostile("carries trained weights", "written-out numbers", lambda: program(step_with(learnt))),
     Hostile("carries trained weights in pieces", "written-out numbers", lambda: program(step_with(learnt_in_pieces))),
+    *(
+        Hostile(
+            f"carries trained weights as constants of {dialect}",
+            "written-out numbers",
+            lambda dialect=dialect: disguised(program(step_with(learnt)), dialect),
+        )
+        for dialect in ("chlo", "sdy")
+    ),
     Hostile(
         "returns parameters of another shape",
         "returns arrays of other shapes",

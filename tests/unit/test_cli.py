@@ -1,5 +1,6 @@
 """The command line: exit codes, messages, help, and what it prints."""
 
+import errno
 import json
 import os
 import signal
@@ -59,6 +60,28 @@ def test_a_user_s_mistake_is_one_message_and_exit_code_2(verb: Any, capsys: pyte
     verb(raising(UserError("no such thing; do that")))
     assert cli.main(["probe"]) == 2
     assert capsys.readouterr().err == "timetrial: no such thing; do that\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "runs/x"), "timetrial: runs/x: Permission denied; "),
+        (OSError(errno.ENOSPC, "No space left on device"), "timetrial: No space left on device; "),
+        (FileNotFoundError(errno.ENOENT, "No usable temporary directory found"), "timetrial: No usable temporary dir"),
+    ],
+)
+def test_what_room_or_rights_forbid_is_one_message_and_exit_code_2(
+    verb: Any, capsys: pytest.CaptureFixture[str], error: OSError, said: str
+):
+    verb(raising(error))
+    assert cli.main(["probe"]) == 2
+    assert capsys.readouterr().err.startswith(said)
+
+
+def test_a_file_that_we_forgot_is_no_matter_of_rights(verb: Any):
+    verb(raising(FileNotFoundError(errno.ENOENT, "No such file or directory", "template")))
+    with pytest.raises(FileNotFoundError):
+        cli.main(["probe"])
 
 
 def test_control_c_is_exit_code_130_without_a_traceback(verb: Any, capsys: pytest.CaptureFixture[str]):

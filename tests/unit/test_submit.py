@@ -75,6 +75,16 @@ def test_a_bundle_is_written_of_what_passes(stage: Stage, capsys: pytest.Capture
     assert sorted(path.name for path in Path().iterdir()) == ["mine", "mine.zip"]
 
 
+def test_a_file_of_it_that_cannot_be_read_is_said(
+    stage: Stage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Source, "files", lambda source: [source.folder / "gone.py"])
+    code, text = said(capsys, "submit", "./mine")
+
+    assert code == 2
+    assert "mine/gone.py: cannot be read: No such file or directory" in text
+
+
 def test_a_rule_that_fails_is_named_with_its_place_and_its_workload(stage: Stage, capsys: pytest.CaptureFixture[str]):
     stage.verdicts = [GOOD, BAD]
     code, text = said(capsys, "submit", "./mine")

@@ -100,7 +100,8 @@ def parse(source: Source) -> tuple[dict[str, Module], list[Finding]]:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             at = f"{where.as_posix()}:{getattr(error, 'lineno', None) or 1}"
-            broken.append(Finding("fail", at, f"not Python: {error}", "mend the syntax"))
+            why = error.msg if isinstance(error, SyntaxError) else error
+            broken.append(Finding("fail", at, f"not Python: {why}", "mend the syntax"))
             continue
         if _depth(tree) > DEEPEST:
             broken.append(Finding("fail", where.as_posix(), f"nested more than {DEEPEST} deep", "split it up"))

@@ -118,7 +118,8 @@ class _Checked:
                 counts, exact, ignored = trainer.counts(), trainer.examples_exact(), trainer.ignored()
         except SubmissionFailure as failure:
             self._first = None
-            yield self._failed("contract", str(failure), "--traceback shows where; docs/submissions.md is the contract")
+            todo = "`timetrial check --traceback` shows where; docs/submissions.md is the contract"
+            yield self._failed("contract", str(failure), todo)
             return
         self._rows = counts.examples // counts.step
         yield self._passed("contract", f"{counts.step} steps and every hook; {self._rows:,} examples a step")
@@ -259,7 +260,8 @@ class _Checked:
     def _finite(self, rule: str, found: Leg, message: str = "parameters, model state and optimizer state") -> Verdict:
         if broken := found.not_finite():
             message = f"not finite after {2 * STEPS} steps: {', '.join(broken)}"
-            return self._failed(rule, message, "find out what overflows")
+            todo = "take smaller steps at first, clip the gradients, or mend what overflows"
+            return self._failed(rule, message, todo)
         return self._passed(rule, message)
 
     def _passed(self, rule: str, message: str) -> Verdict:
