@@ -125,6 +125,13 @@ def test_a_new_submission_passes_its_check_as_it_is(tmp_path):
     assert timetrial("new", "submission", "No Good", cwd=tmp_path).returncode == 2
 
 
+@pytest.mark.slow
+def test_a_new_submission_keeps_the_rules_on_the_whole_track(tmp_path):
+    assert timetrial("new", "submission", "mine", cwd=tmp_path).returncode == 0
+    checked = timetrial("check", "mine", cwd=tmp_path)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 def test_a_new_package_is_found_by_its_name_once_it_is_installed(tmp_path):
     made = timetrial("new", "submission", "packaged_optimizer", "--package", cwd=tmp_path)
     assert made.returncode == 0
