@@ -217,6 +217,7 @@ FORGERIES: dict[str, tuple[str, Callable[[Lines], Lines | None], str, str]] = {
     "a budget that is larger": (SLOW, at(0, "budget", to=6400.0), "rules", "budget"),
     "a coarser grid": (FAST, at(0, "eval_every", to=400.0), "rules", "eval_every"),
     "less confirmation": (FAST, at(0, "confirmation", to=0), "rules", "confirmation"),
+    "another precision": (FAST, at(0, "matmul_precision", to="bfloat16"), "rules", "matmul_precision"),
     "another ruleset": (FAST, at(0, "ruleset_sha256", to="0" * 64), "rules", "ruleset_sha256"),
     "another clock": (FAST, at(0, "clock", to="steps"), "rules", "clock"),
     "another board": (FAST, at(0, "tuning", to="self"), "rules", "tuning"),
@@ -428,6 +429,7 @@ def test_rules_of_a_campaign_are_those_of_the_installed_ruleset(runs: Path):
     more = replace(demo, workloads={**demo.workloads, name: replace(rules, budget=2 * rules.budget)})
     assert found(more) == {f"ruleset.workloads.{name}.budget"}
     assert found(replace(demo, confirmation=demo.confirmation + 1)) == {"ruleset.confirmation"}
+    assert found(replace(demo, matmul_precision="bfloat16")) == {"ruleset.matmul_precision"}
     board = demo.external
     assert board is not None
     fewer = replace(demo, external=replace(board, studies=board.studies + 1))

@@ -96,8 +96,10 @@ def _card(gauge: Gauge | Heat, runs: Sequence[Run]) -> Html | None:
         pictures = [picture for run in runs if (picture := _heat(gauge, run)) is not None]
     else:
         found = [series for i, run in enumerate(runs) for series in _series(gauge, i, run)]
-        options = {"log": gauge.log, "rules": gauge.rules, "within": gauge.within, "label": gauge.title}
-        pictures = [line_chart(found, **options)] if found else []  # type: ignore[arg-type]
+        pictures = []
+        if found:
+            chart = line_chart(found, label=gauge.title, log=gauge.log, rules=gauge.rules, within=gauge.within)
+            pictures.append(chart)
     if not pictures:
         return None
     key = tag("p", *(tag("span", name, class_=f"key dash{d}") for d, name in enumerate(gauge.names))) if (

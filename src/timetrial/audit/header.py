@@ -28,7 +28,7 @@ def check_campaign(campaign: Campaign) -> Iterator[Finding]:
     installed = installed_ruleset(ruleset)
     if installed is None or installed.version != ruleset.version:
         return
-    for field in ("clock", "confirmation", "test_evals", "hang_seconds", "external", "self_tuning"):
+    for field in ("clock", "confirmation", "test_evals", "hang_seconds", "matmul_precision", "external", "self_tuning"):
         old, new = getattr(installed, field), getattr(ruleset, field)
         if ruleset.modified and old is not None and new is not None and field in ("external", "self_tuning"):
             new = replace(new, studies=old.studies, trials=old.trials)  # `run` may ask for fewer, and says so
@@ -86,6 +86,7 @@ def check_rules(trial: AuditedTrial) -> Iterator[Finding]:
         "ruleset_sha256": ruleset.sha256,
         "clock": ruleset.clock,
         "confirmation": ruleset.confirmation,
+        "matmul_precision": ruleset.matmul_precision,
         "submission_sha256": campaign.submission_sha256.get(run.submission, "not one of its submissions"),
     }
     self_tuning = campaign.self_tuning.get(run.submission)
