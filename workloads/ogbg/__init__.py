@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from timetrial.workloads.ogbg.model import ENTITIES, GraphNetwork
+from timetrial.workloads.ogbg.packing import by_packs, pack
 
 from timetrial.data import AnyDataset
 from timetrial.full.describe import Rule, dense, norm
 from timetrial.full.molpcba import BONDS, DATASET, LABELS, NODES, UNKNOWN
-from timetrial.full.padding import before_padding
 from timetrial.metrics.ranking import mean_average_precision
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, describe_params, row_weights
 
@@ -21,7 +21,7 @@ FIELDS = {
     "atoms": Field((NODES, 9), np.uint8, below=119),
     "atom_padding": Field((), np.int32, below=NODES),
     "bonds": Field((BONDS, 3), np.uint8, below=6),
-    "ends": Field((BONDS, 2), np.int32, below=NODES),
+    "ends": Field((BONDS, 2), np.uint16, below=NODES),
     "bond_padding": Field((), np.int32, below=BONDS + 1),
     "label": Field((LABELS,), np.uint8, below=UNKNOWN + 1),
 }
@@ -64,24 +64,20 @@ def finalize(accumulated: Mapping[str, np.ndarray]) -> dict[str, float]:
 def build(model: GraphNetwork, data: AnyDataset = DATASET) -> Workload:
     """The workload of this model on these data."""
 
-    def graph(batch: Batch) -> dict[str, Array]:
-        """What the model reads of a batch."""
-        return {
-            **{name: batch[name] for name in ("atoms", "bonds", "ends")},
-            "atom_exists": before_padding(batch["atoms"].shape[1], batch["atom_padding"]),
-            "bond_exists": before_padding(batch["bonds"].shape[1], batch["bond_padding"]),
-        }
-
     def init(key: Array) -> tuple[PyTree, PyTree]:
         empty = {name: jnp.zeros((1, *field.shape), field.dtype) for name, field in FIELDS.items()}
-        return model.init(key, graph(empty))["params"], {}
+        return model.init(key, pack(empty, jnp.ones(1, bool), max(NODES, BONDS)))["params"], {}
 
     def apply(
         params: PyTree, model_state: PyTree, batch: Batch, key: Array, *, train: bool, dropout_rate: Any = None
     ) -> tuple[Array, PyTree]:
         """The log odds of each label, float32 (B, L)."""
         rate = (DROPOUT_RATE if dropout_rate is None else dropout_rate) if train else 0.0
-        return model.apply({"params": params}, graph(batch), dropout_rate=rate, key=key), model_state
+
+        def network(graphs: Mapping[str, Array], key: Array) -> Array:
+            return model.apply({"params": params}, graphs, dropout_rate=rate, key=key)
+
+        return by_packs(network, batch, key), model_state
 
     def evaluate(params: PyTree, model_state: PyTree, batch: Batch) -> dict[str, Array]:
         """Sums over the rows that count, and what the ranking metric needs of each row."""

@@ -1,7 +1,7 @@
 """A graph network with states of edges, nodes and the whole graph (Battaglia et al. 2018, arXiv:1806.01261).
 
-Sizes are AlgoPerf's. Shapes: B graphs, N nodes, K bonds, E = 2 K edges (a bond leads both ways), D features of a state,
-L labels.
+Sizes are AlgoPerf's. Shapes: a pack of G graphs in P places, for a node and a bond each; E = 2 P edges (a bond leads
+both ways), D features of a state, L labels.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ ENTITIES = ("edge", "node", "graph")
 
 
 class GraphNetwork(nn.Module):
-    """Log odds of each label, float32 (B, L). Nodes and bonds that do not exist change nothing.
+    """Log odds of each label, float32 (G, L). Nodes and bonds that do not exist change nothing.
 
     A step updates the edges, from their ends' states among others; then the nodes, from the sums of the edges that
     leave and of those that arrive; then the whole, from the sums of both: layers with layer norm each. The whole starts
@@ -37,19 +37,14 @@ class GraphNetwork(nn.Module):
 
     @nn.compact
     def __call__(
-        self, graph: Mapping[str, jax.Array], *, dropout_rate: Any = 0.0, key: jax.Array | None = None
+        self, graphs: Mapping[str, jax.Array], *, dropout_rate: Any = 0.0, key: jax.Array | None = None
     ) -> jax.Array:
-        """`graph` has `atoms` (B, N, ·), `bonds` (B, K, ·), the two `ends` of each bond (B, K, 2), and masks.
-
-        The masks, bool, tell which `atom_exists` (B, N) and which `bond_exists` (B, K).
-        """
+        """`graphs` is a pack (`packing.pack`)."""
         drop = dropping(dropout_rate, key)
-        node_exists_bn1 = graph["atom_exists"][..., None]
-        edge_exists_be1 = jnp.tile(graph["bond_exists"], (1, 2))[..., None]
-        from_be, to_be = (
-            jnp.concatenate([graph["ends"][..., end], graph["ends"][..., 1 - end]], axis=1) for end in (0, 1)
-        )
-        rows_b1 = jnp.arange(len(from_be))[:, None]
+        row_p, rows = graphs["row"], len(graphs["rows"])
+        node_exists_p1 = graphs["atom_exists"][:, None]
+        edge_exists_e1 = jnp.tile(graphs["bond_exists"], 2)[:, None]
+        from_e, to_e = (jnp.concatenate([graphs["ends"][:, end], graphs["ends"][:, 1 - end]]) for end in (0, 1))
 
         def updated(name: str, parts: Sequence[tuple[jax.Array, Callable[[jax.Array], jax.Array]]]) -> jax.Array:
             x = Joint(name=f"{name}_0")(parts)
@@ -62,27 +57,32 @@ class GraphNetwork(nn.Module):
         def itself(x: jax.Array) -> jax.Array:
             return x
 
-        def to_all(whole_bd: jax.Array) -> jax.Array:
-            return whole_bd[:, None]
+        def to_nodes(whole_gd: jax.Array) -> jax.Array:
+            return whole_gd[row_p]
 
-        def edges_at(place_be: jax.Array) -> jax.Array:
-            """Sums over the existing edges of each node, (B, N, D)."""
-            existing = jnp.where(edge_exists_be1, edges, 0.0)
-            return jnp.zeros((*nodes.shape[:2], edges.shape[-1])).at[rows_b1, place_be].add(existing)
+        def to_edges(whole_gd: jax.Array) -> jax.Array:
+            return jnp.tile(whole_gd[row_p], (2, 1))
 
-        def total(x: jax.Array, exists: jax.Array) -> jax.Array:
-            return jnp.sum(jnp.where(exists, x, 0.0), axis=1)
+        def edges_at(place_e: jax.Array) -> jax.Array:
+            """Sums over the edges of each node, (P, D)."""
+            return jnp.zeros((len(row_p), edges.shape[1])).at[place_e].add(edges)
 
-        nodes = nn.Dense(self.width, name="atoms")(graph["atoms"].astype(jnp.float32))
-        bonds = nn.Dense(self.width, name="bonds")(graph["bonds"].astype(jnp.float32))
-        edges = jnp.tile(bonds, (1, 2, 1))
-        whole = jnp.zeros((len(nodes), LABELS))
+        def total(x_pd: jax.Array) -> jax.Array:
+            """Sums over the places of each graph, (G, D)."""
+            return jax.ops.segment_sum(x_pd, row_p, rows, indices_are_sorted=True)
+
+        nodes = nn.Dense(self.width, name="atoms")(graphs["atoms"].astype(jnp.float32))
+        bonds = nn.Dense(self.width, name="bonds")(graphs["bonds"].astype(jnp.float32))
+        edges = jnp.tile(bonds, (2, 1))
+        whole = jnp.zeros((rows, LABELS))
         for i in range(self.steps):
-            ends = [(nodes, lambda x, place=place: x[rows_b1, place]) for place in (from_be, to_be)]
-            edges = updated(f"edge_{i}", [(edges, itself), *ends, (whole, to_all)])
-            around = [(edges_at(place), itself) for place in (from_be, to_be)]
-            nodes = updated(f"node_{i}", [(nodes, itself), *around, (whole, to_all)])
-            within = [(total(nodes, node_exists_bn1), itself), (total(edges, edge_exists_be1), itself)]
+            ends = [(nodes, lambda x, place=place: x[place]) for place in (from_e, to_e)]
+            edges = updated(f"edge_{i}", [(edges, itself), *ends, (whole, to_edges)])
+            edges = jnp.where(edge_exists_e1, edges, 0.0)
+            around = [(edges_at(place), itself) for place in (from_e, to_e)]
+            nodes = updated(f"node_{i}", [(nodes, itself), *around, (whole, to_nodes)])
+            nodes = jnp.where(node_exists_p1, nodes, 0.0)
+            within = [(total(nodes), itself), (total(sum(jnp.split(edges, 2))), itself)]
             whole = updated(f"graph_{i}", [*within, (whole, itself)])
         return nn.Dense(LABELS, name="head")(whole)
 

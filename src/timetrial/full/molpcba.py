@@ -13,8 +13,8 @@ import numpy as np
 from timetrial.errors import UserError
 from timetrial.full.recorded import Example, Layout, Pipeline, RawFile, Recorded, Row
 
-NODES, BONDS = 332, 356
-"""Of the largest molecule."""
+NODES, BONDS = 332, 498
+"""Of a row."""
 LABELS = 128
 UNKNOWN = 2
 """The label of a molecule that was not tried."""
@@ -106,7 +106,7 @@ def row(example: Example, random: np.random.RandomState | None) -> Row:
         "atoms": _filled(atoms, NODES),
         "atom_padding": np.int32(NODES - len(atoms)),
         "bonds": _filled(bonds, BONDS),
-        "ends": _filled(ends, BONDS),
+        "ends": _filled(ends.astype(np.uint16), BONDS),
         "bond_padding": np.int32(BONDS - len(bonds)),
         "label": example["label"],
     }
