@@ -75,3 +75,31 @@ def test_a_state_with_a_value_for_each_row_stays_on_all_devices_alike():
     command = [sys.executable, "-c", PER_ROW.format(path=str(SCRIPT.parent))]
     output = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
     assert output == "1\n"
+
+
+PACKS = """
+import re
+from dataclasses import replace
+import jax, jax.numpy as jnp
+from timetrial.devices import Mesh
+from timetrial.workloads import ogbg
+
+workload, mesh = ogbg.build(replace(ogbg.MODEL, steps=1)), Mesh.local()
+params, _ = jax.eval_shape(workload.init, jax.random.key(0))
+batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=mesh.by_row), workload.abstract_batch(128)
+)
+
+def loss(params, batch):
+    return jnp.sum(workload.apply(params, {}, batch, jax.random.key(0), train=True)[0])
+
+text = jax.jit(jax.grad(loss), in_shardings=(mesh.replicated, mesh.by_row)).lower(params, batch).compile().as_text()
+print(*sorted({*re.findall(r" (all-[a-z]+|collective-[a-z]+|reduce-scatter)\\(", text)}))
+"""
+
+
+def test_molecules_are_packed_on_the_device_that_has_their_rows():
+    """Devices add up gradients, and agree on whether all packs have room; nothing else goes between them."""
+    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "NPROC": "32"}
+    output = subprocess.run([sys.executable, "-c", PACKS], env=environment, capture_output=True, text=True, check=True)
+    assert output.stdout == "all-reduce\n"

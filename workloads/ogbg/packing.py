@@ -5,6 +5,7 @@ splits, repeats, weighs and counts them; here their atoms and bonds move togethe
 places in a row, P in a pack.
 """
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax
@@ -12,10 +13,8 @@ import jax.numpy as jnp
 
 from timetrial.workload import Array, Batch
 
-GROUPS = 8
-"""At most, of the rows of a batch. A group lies on one device where the number of devices divides that of groups."""
-ROWS = 16
-"""At least, of a group that is packed."""
+ROWS = 32
+"""At least, of a group. A group lies on one device where the number of devices divides that of groups."""
 PLACES = 34
 """Of a pack for each row: a fifth more than the bonds of the mean molecule, 28.1, and its atoms, 26.0
 (https://ogb.stanford.edu/docs/graphprop). Half a row's places come on top, for a group that has large molecules."""
@@ -25,11 +24,12 @@ def by_packs(network: Callable[[Mapping[str, Array], Array], Array], batch: Batc
     """What `network` finds of each row's molecule, float32 (B, L); it is given packs of G molecules, and finds (G, L).
 
     If the molecules of some group are too many places for its pack, all groups take turns: of each as many rows as fit,
-    then the next, without keeping anything of a turn for the pass back. That is as exact, and slower. In a pack of few
-    rows there is room for everything.
+    then the next, without keeping anything of a turn for the pass back. That is as exact, and slower. Where a batch has
+    less than `ROWS` rows, its pack has room for everything.
     """
     rows = len(batch["atoms"])
-    groups = max(n for n in range(1, GROUPS + 1) if rows % n == 0 and n <= max(1, rows // ROWS))
+    divisors = [n for n in range(1, max(1, rows // ROWS) + 1) if rows % n == 0]
+    groups = max(divisors, key=lambda n: (math.gcd(n, 8), n))  # what most numbers of devices divide
     size = rows // groups
     grouped = {
         name: batch[name].reshape(groups, size, *batch[name].shape[1:])
