@@ -73,8 +73,8 @@ def test_a_row_is_a_molecule_with_free_places_behind_it():
 
 def test_a_molecule_that_is_too_large_is_refused():
     (example,) = twin("train", np.random.RandomState(1), 1)
-    with pytest.raises(UserError, match="has 333 atoms"):
-        row({**example, "atoms": np.zeros((333, 9), np.uint8)}, None)
+    with pytest.raises(UserError, match="has 513 atoms"):
+        row({**example, "atoms": np.zeros((513, 9), np.uint8)}, None)
 
 
 def test_a_smoothed_label_is_near_0_or_1_less_the_smoothing_and_unknown_ones_count_for_nothing():
