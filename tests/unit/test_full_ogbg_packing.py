@@ -11,20 +11,20 @@ from arbitrary import arbitrary_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import export
+from timetrial.workloads.ogbg import MODEL, build
 from timetrial.workloads.ogbg.packing import PLACES, by_packs
 
 from timetrial.isolation.inspection import inspect
 from timetrial.problem import WorkloadProblem
 from timetrial.rows import rows_in
-from timetrial.workloads import ogbg
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 KEY = jax.random.key(0)
 ATOMS, BONDS, ROWS = 60, 70, 64
 ROOM = ROWS // 2 * PLACES + BONDS // 2
 """Of a pack: there are two."""
-MODEL = replace(ogbg.MODEL, steps=2)
-WORKLOAD = ogbg.build(MODEL)
+STEPS = 2
+WORKLOAD = build(replace(MODEL, steps=STEPS))
 PARAMS = arbitrary_state(WORKLOAD)[0]
 
 
@@ -70,7 +70,7 @@ def alone(params, atoms, bonds, ends):
 
     nodes, edges, whole = dense("atoms", atoms), np.tile(dense("bonds", bonds), (2, 1)), np.zeros(128)
     source, target = np.append(ends[:, 0], ends[:, 1]), np.append(ends[:, 1], ends[:, 0])
-    for i in range(MODEL.steps):
+    for i in range(STEPS):
         edges = update(f"edge_{i}", edges, nodes[source], nodes[target], np.tile(whole, (len(edges), 1)))
         leaving, arriving = np.zeros((2, len(nodes), 256))
         np.add.at(leaving, source, edges)
@@ -135,7 +135,8 @@ SIZES = st.tuples(st.sampled_from([0, 1, 5, 26, 40, ATOMS]), st.sampled_from([0,
 @settings(max_examples=25)
 @given(sizes=st.sampled_from([5, 32, 96]).flatmap(lambda rows: st.lists(SIZES, min_size=rows, max_size=rows)))
 def test_every_atom_and_bond_goes_with_its_molecule(sizes):
-    batch = molecules(*zip(*sizes, strict=True))
+    atoms, bonds = zip(*sizes, strict=True)
+    batch = molecules(atoms, bonds)
     expected = []
     for i, (n, k) in enumerate(zip(ATOMS - batch["atom_padding"], BONDS - batch["bond_padding"], strict=True)):
         first, (a, b) = batch["atoms"][i, :, 0].astype(float), batch["ends"][i, :k].astype(int).T
@@ -154,7 +155,7 @@ def test_a_bond_to_an_atom_that_is_not_there_is_none():
 
 def of_loss(batch):
     """The gradient of `problem.loss` as a function of the parameters, for a model of one step; those, and the rows."""
-    workload = ogbg.build(replace(MODEL, steps=1))
+    workload = build(replace(MODEL, steps=1))
     problem = WorkloadProblem(workload)
     leaves = problem.anonymous(batch)
 

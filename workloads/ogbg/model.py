@@ -82,7 +82,8 @@ class GraphNetwork(nn.Module):
             around = [(edges_at(place), itself) for place in (from_e, to_e)]
             nodes = updated(f"node_{i}", [(nodes, itself), *around, (whole, to_nodes)])
             nodes = jnp.where(node_exists_p1, nodes, 0.0)
-            within = [(total(nodes), itself), (total(sum(jnp.split(edges, 2))), itself)]
+            there, back = jnp.split(edges, 2)
+            within = [(total(nodes), itself), (total(there + back), itself)]
             whole = updated(f"graph_{i}", [*within, (whole, itself)])
         return nn.Dense(LABELS, name="head")(whole)
 
