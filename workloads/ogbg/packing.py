@@ -1,8 +1,8 @@
 """Molecules packed one behind another on the device, so that a network computes on little more than what exists.
 
-A row of a batch is as long as the largest molecule, twelve times the mean. Rows keep that shape, because the harness
-splits, repeats, weighs and counts them; here their atoms and bonds move together. Shapes: B rows in g groups of G, N
-places in a row, P in a pack.
+A row of a batch is as long as the largest molecule may be, eighteen times the mean. Rows keep that shape, because the
+harness splits, repeats, weighs and counts them; here their atoms and bonds move together. Shapes: B rows in g groups of
+G, P places in a pack.
 """
 
 import math
@@ -23,9 +23,9 @@ PLACES = 34
 def by_packs(network: Callable[[Mapping[str, Array], Array], Array], batch: Batch, key: Array) -> Array:
     """What `network` finds of each row's molecule, float32 (B, L); it is given packs of G molecules, and finds (G, L).
 
-    If the molecules of some group are too many places for its pack, all groups take turns: of each as many rows as fit,
-    then the next, without keeping anything of a turn for the pass back. That is as exact, and slower. Where a batch has
-    less than `ROWS` rows, its pack has room for everything.
+    If the molecules of some group take more places than its pack has, all groups take turns: of each as many rows as
+    surely fit, then the next; nothing of a turn is kept for the pass back. That is as exact, and slower. Where a batch
+    has fewer than `ROWS` rows, its pack has room for everything.
     """
     rows = len(batch["atoms"])
     divisors = [n for n in range(1, max(1, rows // ROWS) + 1) if rows % n == 0]
@@ -50,9 +50,10 @@ def by_packs(network: Callable[[Mapping[str, Array], Array], Array], batch: Batc
     everything_gb = jnp.ones((groups, size), bool)
     if places == whole:
         return at_once(everything_gb, key)
-    end_gb = jnp.cumsum(sizes(grouped), axis=1)
+    size_gb = jnp.maximum(*counts(grouped))
+    end_gb = jnp.cumsum(size_gb, axis=1)
     room = places - longest  # what starts within it ends within the pack
-    turn_gb = (end_gb - sizes(grouped)) // room
+    turn_gb = (end_gb - size_gb) // room
 
     def take_turn(found: Array, number: Array) -> tuple[Array, None]:
         chosen_gb = turn_gb == number
@@ -74,21 +75,17 @@ def counts(rows: Mapping[str, Array]) -> tuple[Array, Array]:
     return rows["atoms"].shape[-2] - rows["atom_padding"], rows["bonds"].shape[-2] - rows["bond_padding"]
 
 
-def sizes(rows: Mapping[str, Array]) -> Array:
-    """Places of each row's molecule in a pack, (…, G); atom and bond i share place i."""
-    return jnp.maximum(*counts(rows))
-
-
 def pack(rows: Mapping[str, Array], chosen_b: Array, places: int) -> dict[str, Array]:
     """The atoms and bonds of the chosen molecules, one molecule behind another; behind the last, places are free.
 
+    A place is for an atom and for a bond: a molecule takes as many as it has of either, whichever it has more of.
     `atoms` (P, 9), `bonds` (P, 3), and the two `ends` of each bond (P, 2) as places; which `atom_exists` and which
     `bond_exists` (P,), bool; the `row` (P,) of each place, ascending; and `rows` (G,), their numbers. A bond to an atom
     that its molecule lacks does not exist.
     """
     atoms_b, bonds_b = (jnp.where(chosen_b, count, 0) for count in counts(rows))
     end_b = jnp.cumsum(jnp.maximum(atoms_b, bonds_b))
-    place_p, number_b = jnp.arange(places), jnp.arange(len(end_b))
+    place_p = jnp.arange(places)
     row_p = jnp.minimum(jnp.searchsorted(end_b, place_p, side="right", method="compare_all"), len(end_b) - 1)
     start_p = jnp.append(0, end_b)[row_p]
 
@@ -104,5 +101,5 @@ def pack(rows: Mapping[str, Array], chosen_b: Array, places: int) -> dict[str, A
         "atom_exists": place_p - start_p < atoms_b[row_p],
         "bond_exists": bond_exists_p,
         "row": row_p,
-        "rows": number_b,
+        "rows": jnp.arange(len(end_b)),
     }
