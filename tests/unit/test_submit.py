@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from timetrial import cli
+from timetrial.campaign import Campaign
 from timetrial.check.report import Report, Verdict, report_of
 from timetrial.errors import UserError
 from timetrial.loading import Source
@@ -38,13 +39,13 @@ class Stage:
         self.checked.append(source)
         return report_of(source, self.verdicts)
 
-    def rehearse(self, source: Source, ruleset: Any, out: Path, isolation: Any, watcher: Any) -> list[Rehearsed]:
+    def rehearse(self, campaign: Campaign, watcher: Any) -> list[Rehearsed]:
         self.meanwhile()
         end = EndLine(
             status=self.status, message="told", step=7, examples=64, seconds=1.0, compile_seconds=0.1,
             data_seconds=0.0, crossing=None, examples_exact=True,
         )  # fmt: skip
-        return [Rehearsed(name, end) for name in ruleset.workloads]
+        return [Rehearsed(name, end) for name in campaign.ruleset.workloads]
 
 
 @pytest.fixture
