@@ -78,12 +78,13 @@ class Campaign:
         saving = [name for name in rules if rules[name].economy(self.accumulate, self.remat) != (1, False)]
         for source in self.sources if saving else ():
             if source.api == "algoperf" or self.isolation != "none":
-                who = "--accumulate and --remat"
+                who, instead = "--accumulate and --remat", ""
                 if self.accumulate == 1 and not self.remat:
                     who = f"ruleset {self.ruleset.name!r}, workload {saving[0]!r}: accumulate and remat"
+                    instead = "; `timetrial run --accumulate 1 --no-remat` does without"
                 raise UserError(
                     f"{who} change the loss that timetrial's submissions are handed in this process; "
-                    f"{source.name!r} is {'written for AlgoPerf' if source.api == 'algoperf' else 'isolated'}"
+                    f"{source.name!r} is {'written for AlgoPerf' if source.api == 'algoperf' else 'isolated'}{instead}"
                 )
 
     def jobs(self) -> list[Job]:
