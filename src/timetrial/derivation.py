@@ -171,6 +171,7 @@ class Derivation:
             self_tuning=None,
             workloads={self.workload: rules},
             hang_seconds=self.ruleset.hang_seconds,
+            matmul_precision=self.ruleset.matmul_precision,
         )
 
     def command(self) -> str:

@@ -175,6 +175,11 @@ def test_a_variant_without_evidence_of_its_base_is_told_to_derive_that_first(tmp
         derivation(tmp_path / "narrow", "toy_narrow").run(Counter(), worker=WORKER)
 
 
+def test_the_runs_have_the_ruleset_s_precision(tmp_path: Path):
+    found = Derivation("toy", toy_rules(matmul_precision="float32"), PROCEDURE, tmp_path / "out")
+    assert found.rules("error_rate", "lower", None).matmul_precision == "float32"
+
+
 def test_a_ruleset_of_another_clock_is_refused(tmp_path: Path):
     wrong = Derivation("toy", toy_rules("seconds"), PROCEDURE, tmp_path / "toy")
     with pytest.raises(UserError, match="examples clock"):
