@@ -1,6 +1,7 @@
 """`timetrial doctor`: what this machine is, how steady its clock is, what a ruleset costs, what memory a step needs."""
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -13,6 +14,7 @@ from timetrial.cost import cost, measured_paces, per_unit, read_paces
 from timetrial.data import data_root
 from timetrial.errors import UserError
 from timetrial.fingerprint import fingerprint
+from timetrial.gpus import share_memory
 from timetrial.machine import hardware, packages
 from timetrial.noise import NoiseMeter
 from timetrial.ruleset import load_ruleset
@@ -54,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    share_memory(os.environ, judge_alone=False)
     if args.cost is not None:
         return _cost(args)
     if args.memory is not None:
