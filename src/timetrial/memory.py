@@ -1,5 +1,6 @@
 """What a training step needs of a device's memory, as its compiler says: nothing is allocated and no data are read."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,9 @@ from timetrial.submission import from_optax
 from timetrial.workload import PyTree, Workload
 
 
-def step_memory(workload: Workload, batch_size: int, mesh: Mesh) -> dict[str, Any]:
+def step_memory(
+    workload: Workload, batch_size: int, mesh: Mesh, compiler_options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Bytes of one device for a step of AdamW on `batch_size` rows, which all devices of the mesh share.
 
     `params`, `model_state` and `optimizer` lie on every device and are overwritten by the step; `temporaries` are
@@ -35,7 +38,8 @@ def step_memory(workload: Workload, batch_size: int, mesh: Mesh) -> dict[str, An
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=mesh.by_row), problem.anonymous(named)
     )
     everywhere = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=mesh.replicated), (state, key))
-    found: Any = programs.step.lower(everywhere[0], batch, everywhere[1], {}).compile().memory_analysis()
+    lowered = programs.step.lower(everywhere[0], batch, everywhere[1], {})
+    found: Any = lowered.compile(compiler_options=compiler_options and dict(compiler_options)).memory_analysis()
     peak = found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
     return {
         "batch_size": batch_size,
