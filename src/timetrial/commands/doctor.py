@@ -6,8 +6,9 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from timetrial.campaign import restrict
 from timetrial.commands.output import add_format, print_json, print_table
 from timetrial.cost import cost, measured_paces, per_unit, read_paces
 from timetrial.data import data_root
@@ -17,6 +18,9 @@ from timetrial.gpus import share_memory
 from timetrial.machine import hardware, packages
 from timetrial.noise import NoiseMeter
 from timetrial.ruleset import load_ruleset
+
+if TYPE_CHECKING:
+    from timetrial.workload import Workload
 
 GIB = 2**30
 
@@ -45,8 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     memory.add_argument(
         "--batch-sizes", type=_sizes, metavar="B,B,…", help="(default: a quarter and all of the workload's own)"
     )
-    memory.add_argument("--accumulate", type=int, default=1, metavar="K", help="as of `timetrial run`")
-    memory.add_argument("--remat", action="store_true", help="as of `timetrial run`")
+    memory.add_argument("--ruleset", "-r", metavar="R", help="precision, and what saves memory, as it says")
+    memory.add_argument("--accumulate", type=int, metavar="K", help="as of `timetrial run`")
+    memory.add_argument("--remat", action=argparse.BooleanOptionalAction, help="as of `timetrial run`")
     add_format(parser)
 
 
@@ -101,28 +106,48 @@ def _cost(args: argparse.Namespace) -> int:
 def _memory(args: argparse.Namespace) -> int:
     from timetrial.devices import Mesh
     from timetrial.memory import step_memory
-    from timetrial.registry import load_workload
-    from timetrial.workload import economical
 
-    workload = economical(load_workload(args.memory), accumulate=args.accumulate, remat=args.remat)
+    workload = _as_trained(args)
     own = workload.default_batch_size
     mesh = Mesh.local()
     rows = [step_memory(workload, size, mesh) for size in args.batch_sizes or sorted({max(1, own // 4), own})]
     kind = mesh.mesh.devices.flat[0].device_kind
     if args.format == "json":
-        about = {"workload": workload.name, "accumulate": workload.accumulate, "remat": workload.remat}
+        about = {name: getattr(workload, name) for name in ("accumulate", "remat", "matmul_precision")}
         devices = {"device_kind": kind, "device_count": mesh.size, "device_memory": mesh.memory_bytes}
-        print_json(about | devices | {"bytes": rows})
+        print_json({"workload": workload.name} | about | devices | {"bytes": rows})
         return 0
-    how = (f", in {args.accumulate} parts" if args.accumulate > 1 else "") + (", computed again" if args.remat else "")
+    how = [workload.name]
+    if workload.accumulate > 1:
+        how.append(f"in {workload.accumulate} parts")
+    if workload.remat:
+        how.append("computed again")
+    if workload.matmul_precision is not None:
+        how.append(workload.matmul_precision)
     print_table(
-        f"A step of AdamW on {workload.name}{how}: MiB of each device",
+        f"A step of AdamW on {', '.join(how)}: MiB of each device",
         [{name: n if name == "batch_size" else round(n / 2**20, 2) for name, n in row.items()} for row in rows],
     )
     print(
         f"{mesh.size} x {kind} of {mesh.memory_bytes / GIB:.1f} GiB; beside the training data, which may take a quarter"
     )
     return 0
+
+
+def _as_trained(args: argparse.Namespace) -> "Workload":
+    """The workload of --memory as `timetrial run` would train it."""
+    from timetrial.registry import load_workload
+    from timetrial.workload import at_precision, economical
+
+    workload, accumulate, remat, where = load_workload(args.memory), args.accumulate, args.remat, "--accumulate"
+    if args.ruleset is not None:
+        ruleset = restrict(load_ruleset(args.ruleset), workloads=[args.memory])
+        rules = ruleset.workloads[args.memory]
+        workload = at_precision(workload, ruleset.matmul_precision)
+        if accumulate is None:
+            accumulate, where = rules.accumulate, f"ruleset {ruleset.name!r}: accumulate"
+        remat = rules.remat if remat is None else remat
+    return economical(workload, accumulate=1 if accumulate is None else accumulate, remat=bool(remat), where=where)
 
 
 def _sizes(text: str) -> list[int]:
