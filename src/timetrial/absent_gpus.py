@@ -1,12 +1,13 @@
 """GPUs that are not here, for which XLA compiles all the same: what a program would need on them, with none at hand.
 
-What it takes is jax's CUDA plugin, and no driver. The figures are the compiler's own of these models
+What it takes is jax's CUDA plugin and CUDA's assembler, which are packages, and no driver. The figures are the compiler's own of these models
 (github.com/openxla/xla, xla/tools/hlo_opt/gpu_specs).
 """
 
 import importlib.util
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from timetrial.errors import UserError
@@ -59,12 +60,10 @@ MODELS = {
 def absent_devices(model: Model, number: int) -> Sequence[Any]:
     """So many of them in one machine, to compile for; raises `UserError` where jax's CUDA plugin is missing."""
     if importlib.util.find_spec("jax_plugins") is None or importlib.util.find_spec("jax_plugins.xla_cuda12") is None:
-        import jaxlib
-
-        plugins = " ".join(f"jax-cuda12-{part}=={jaxlib.__version__}" for part in ("plugin", "pjrt"))
+        plugins = " ".join(f"jax-cuda12-{part}=={version('jaxlib')}" for part in ("plugin", "pjrt"))
         raise UserError(
-            f"compiling for a GPU that is not here needs jax's CUDA plugin: pip install --no-deps {plugins}, best into "
-            "an environment of its own"
+            "compiling for a GPU that is not here needs jax's CUDA plugin, best in an environment of its own: "
+            f"pip install --no-deps {plugins} nvidia-cuda-nvcc-cu12"
         )
     from jax.experimental import topologies
 

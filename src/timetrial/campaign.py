@@ -56,7 +56,7 @@ class Campaign:
             raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
         if self.processes > 1:
             self._require_splittable()
-        self._require_traced_here()
+        self._require_own_loss()
         for source in self.sources:
             if source.path.name == SUBMISSION_FILE and self.out.resolve().is_relative_to(source.folder.resolve()):
                 raise UserError(f"{self.out} would be a part of submission {source.name!r}; name a folder outside it")
@@ -72,19 +72,19 @@ class Campaign:
                     "only timetrial's submissions run over several processes"
                 )
 
-    def _require_traced_here(self) -> None:
-        """What saves memory is in the loss, as this process traces it."""
+    def _require_own_loss(self) -> None:
+        """What saves memory is in `problem.loss`, which AlgoPerf's submissions do not call."""
         rules = self.ruleset.workloads
         saving = [name for name in rules if rules[name].economy(self.accumulate, self.remat) != (1, False)]
         for source in self.sources if saving else ():
-            if source.api == "algoperf" or self.isolation != "none":
+            if source.api == "algoperf":
                 who, instead = "--accumulate and --remat", ""
                 if self.accumulate == 1 and not self.remat:
                     who = f"ruleset {self.ruleset.name!r}, workload {saving[0]!r}: accumulate and remat"
                     instead = "; `timetrial run --accumulate 1 --no-remat` does without"
                 raise UserError(
-                    f"{who} change the loss that timetrial's submissions are handed in this process; "
-                    f"{source.name!r} is {'written for AlgoPerf' if source.api == 'algoperf' else 'isolated'}{instead}"
+                    f"{who} change the loss that timetrial's submissions are handed; {source.name!r} is written for "
+                    f"AlgoPerf and does not call it{instead}"
                 )
 
     def jobs(self) -> list[Job]:

@@ -34,6 +34,11 @@ def share_memory(environment: MutableMapping[str, str], *, judge_alone: bool) ->
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 
+def trainers_share(memory_bytes: int) -> int:
+    """What whoever trains has of a GPU with so much memory, where the environment says nothing else."""
+    return int(float(_FRACTION) * memory_bytes)
+
+
 def visible_gpus(
     environment: Mapping[str, str] = os.environ,
     listing: Callable[[], str] | None = None,

@@ -14,6 +14,7 @@ from toys import toy_workload
 from timetrial import machine
 from timetrial.errors import UserError
 from timetrial.isolation import policy, process
+from timetrial.workload import economical
 
 AVERAGED = """
     import optax
@@ -170,3 +171,14 @@ def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint(tmp_path: Path):
     assert stopped.end.status == "interrupted"
     assert len(resumed.resumes) == 1
     assert curve(resumed) == curve(whole)
+
+
+@pytest.mark.parametrize("text", [SGD, PICKY], ids=["a program", "a process"])
+def test_what_saves_memory_saves_it_apart_as_well(tmp_path: Path, text: str):
+    workload = economical(toy_workload(), accumulate=2, remat=True)
+    here = run(tmp_path, text, ruleset=rules(budget=800), workload=workload)
+    apart = run(tmp_path, text, ruleset=rules(budget=800), workload=workload, isolated=sandboxed())
+    whole = run(tmp_path, text, ruleset=rules(budget=800))
+
+    assert apart.run.accumulate == 2
+    assert curve(apart) == curve(here) != curve(whole)

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import algoperf_toys
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,12 +162,16 @@ def test_fewer_parts_than_one_are_refused():
         restrict(two(), accumulate=0)
 
 
-def test_a_ruleset_that_saves_memory_is_refused_where_the_harness_does_not_trace_the_loss(tmp_path: Path):
-    ruleset = two(remat=True)
-    with pytest.raises(UserError, match=r"ruleset 'toy-rules', workload 'toy': accumulate .* is isolated"):
-        campaign(tmp_path, ruleset, isolation="sandbox")
-    assert campaign(tmp_path, restrict(ruleset, workloads=["other"]), isolation="sandbox")
-    assert campaign(tmp_path, restrict(ruleset, remat=False), isolation="sandbox")
+def test_a_ruleset_that_saves_memory_is_refused_for_submissions_that_do_not_call_our_loss(tmp_path: Path):
+    theirs, ruleset = algoperf_toys.write(tmp_path, algoperf_toys.JIT), two(remat=True)
+
+    def begun(ruleset: Ruleset) -> Campaign:
+        return Campaign(out=tmp_path / "out", ruleset=ruleset, sources=(theirs,), seed=0)
+
+    with pytest.raises(UserError, match=r"ruleset 'toy-rules', workload 'toy': accumulate .* written for AlgoPerf"):
+        begun(ruleset)
+    assert begun(restrict(ruleset, workloads=["other"]))
+    assert begun(restrict(ruleset, remat=False))
 
 
 COUPLED = "from toys import toy_workload\nWORKLOAD = toy_workload(name='coupled', batch_norm=True)\n"

@@ -148,7 +148,7 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_rehearsal(
     assert "cannot write to .: Read-only file system; name a file elsewhere with --out" in text
 
 
-def test_a_ruleset_that_no_isolated_submission_can_follow_is_said_before_the_check(
+def test_a_ruleset_that_no_submission_can_follow_is_said_before_the_check(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ):
     Path("small.toml").write_text(
@@ -158,7 +158,7 @@ def test_a_ruleset_that_no_isolated_submission_can_follow_is_said_before_the_che
     code, text = said(capsys, "validate", "./mine", "--ruleset", "small.toml")
 
     assert (code, stage.checked) == (2, [])
-    assert "ruleset 'small', workload 'lobes': accumulate and remat" in text
+    assert "batch norm couples the rows of a batch of 'lobes'" in text
 
 
 def test_a_bundle_for_which_the_disk_has_no_room_is_kept_elsewhere(

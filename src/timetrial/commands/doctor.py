@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from timetrial.absent_gpus import COMPILER_OPTIONS, MODELS, absent_devices
 from timetrial.campaign import restrict
 from timetrial.commands.output import add_format, print_json, print_table
 from timetrial.cost import cost, measured_paces, per_unit, read_paces
 from timetrial.data import data_root
 from timetrial.errors import UserError
 from timetrial.fingerprint import fingerprint
-from timetrial.gpus import share_memory
+from timetrial.gpus import share_memory, trainers_share
 from timetrial.machine import hardware, packages
 from timetrial.noise import NoiseMeter
 from timetrial.ruleset import load_ruleset
@@ -35,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     costs = parser.add_argument_group("what a ruleset costs")
     costs.add_argument("--cost", metavar="RULESET", help="at most, by workload and board, before anything starts")
     costs.add_argument("--submissions", type=int, default=1, metavar="N", help="of a board of so many (default: 1)")
-    costs.add_argument("--devices", type=int, default=1, metavar="N", help="of a machine of so many (default: 1)")
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="--cost, --gpu: of a machine of so many (default: 1)"
+    )
     costs.add_argument("--held-out", action="store_true", help="with a variant of each workload that has none there")
     paces = costs.add_mutually_exclusive_group()
     paces.add_argument(
@@ -49,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     memory.add_argument(
         "--batch-sizes", type=_sizes, metavar="B,B,…", help="(default: a quarter and all of the workload's own)"
     )
+    memory.add_argument(
+        "--gpu", choices=MODELS, help="compiled for --devices of these, which need not be here (docs/planning.md)"
+    )
     memory.add_argument("--ruleset", "-r", metavar="R", help="precision, and what saves memory, as it says")
     memory.add_argument("--accumulate", type=int, metavar="K", help="as of `timetrial run`")
     memory.add_argument("--remat", action=argparse.BooleanOptionalAction, help="as of `timetrial run`")
@@ -57,6 +63,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     share_memory(os.environ, judge_alone=False)
+    if args.devices < 1:
+        raise UserError(f"--devices must be at least 1, not {args.devices}")
+    if args.gpu is not None:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the plugin looks for a driver otherwise, and says so at length
     if args.cost is not None:
         return _cost(args)
     if args.memory is not None:
@@ -77,9 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _cost(args: argparse.Namespace) -> int:
     rules = load_ruleset(args.cost)
-    for name in ("submissions", "devices"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if args.submissions < 1:
+        raise UserError(f"--submissions must be at least 1, not {args.submissions}")
     paces: dict[str, float] = {}
     if args.seconds_per_step is not None:
         paces = read_paces(args.seconds_per_step)
@@ -104,13 +113,24 @@ def _cost(args: argparse.Namespace) -> int:
 
 
 def _memory(args: argparse.Namespace) -> int:
+    from jax.errors import JaxRuntimeError
+
     from timetrial.devices import Mesh
     from timetrial.memory import step_memory
 
     workload = _as_trained(args)
     own = workload.default_batch_size
-    mesh = Mesh.local()
-    rows = [step_memory(workload, size, mesh) for size in args.batch_sizes or sorted({max(1, own // 4), own})]
+    if args.gpu is None:
+        mesh, options = Mesh.local(), None
+    else:
+        model = MODELS[args.gpu]
+        mesh = Mesh.absent(absent_devices(model, args.devices), trainers_share(model.memory_bytes))
+        options = COMPILER_OPTIONS
+    sizes = args.batch_sizes or sorted({max(1, own // 4), own})
+    try:
+        rows = [step_memory(workload, size, mesh, options) for size in sizes]
+    except JaxRuntimeError as error:
+        raise UserError(f"XLA cannot compile a step of {workload.name!r}: {str(error).splitlines()[0]}") from None
     kind = mesh.mesh.devices.flat[0].device_kind
     if args.format == "json":
         about = {name: getattr(workload, name) for name in ("accumulate", "remat", "matmul_precision")}

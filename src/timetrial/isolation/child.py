@@ -26,7 +26,7 @@ from timetrial.programs import Entry, Prepared
 from timetrial.submission import Feedback, Task
 from timetrial.trainers import importable, make_trainer
 from timetrial.tuning import traced_names
-from timetrial.workload import Workload, at_precision
+from timetrial.workload import Workload, at_precision, economical
 
 Load = Callable[[str], Workload]
 
@@ -44,6 +44,7 @@ def main(load_workload: Load | None = None) -> int:
         if load_workload is None:
             from timetrial.registry import load_workload
         workload = at_precision(load_workload(first["workload"]), first["matmul_precision"])
+        workload = economical(workload, accumulate=first["accumulate"], remat=first["remat"])
         child = _Child(first, workload, pipe)
         with importable(child.source):
             child.answer(ready)

@@ -99,6 +99,8 @@ class Process:
         first = {
             "workload": workload.name,
             "matmul_precision": workload.matmul_precision,
+            "accumulate": workload.accumulate,
+            "remat": workload.remat,
             "name": source.name,
             "file": source.path.name,
             "task": task,
