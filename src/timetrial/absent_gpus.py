@@ -1,7 +1,7 @@
 """GPUs that are not here, for which XLA compiles all the same: what a program would need on them, with none at hand.
 
-What it takes is jax's CUDA plugin and CUDA's assembler, which are packages, and no driver. The figures are the compiler's own of these models
-(github.com/openxla/xla, xla/tools/hlo_opt/gpu_specs).
+What it takes is jax's CUDA plugin and CUDA's assembler, which are packages, and no driver. The figures are those that
+the compiler's authors keep of these models (github.com/openxla/xla, xla/tools/hlo_opt/gpu_specs).
 """
 
 import importlib.util
