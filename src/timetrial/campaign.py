@@ -48,7 +48,7 @@ class Campaign:
     """How many processes each trial is split over."""
     accumulate: int = 1
     remat: bool = False
-    """How memory is saved (`timetrial.workload.economical`)."""
+    """How memory is saved on all workloads (`timetrial.workload.economical`); 1 and False: as the ruleset says."""
 
     def __post_init__(self) -> None:
         repeated = [name for name, n in Counter(source.name for source in self.sources).items() if n > 1]
@@ -56,8 +56,7 @@ class Campaign:
             raise UserError(f"two submissions are called {repeated[0]!r}; rename the folder of one")
         if self.processes > 1:
             self._require_splittable()
-        if self.accumulate > 1 or self.remat:
-            self._require_traced_here()
+        self._require_own_loss()
         for source in self.sources:
             if source.path.name == SUBMISSION_FILE and self.out.resolve().is_relative_to(source.folder.resolve()):
                 raise UserError(f"{self.out} would be a part of submission {source.name!r}; name a folder outside it")
@@ -73,12 +72,19 @@ class Campaign:
                     "only timetrial's submissions run over several processes"
                 )
 
-    def _require_traced_here(self) -> None:
-        for source in self.sources:
-            if source.api == "algoperf" or self.isolation != "none":
+    def _require_own_loss(self) -> None:
+        """What saves memory is in `problem.loss`, which AlgoPerf's submissions do not call."""
+        rules = self.ruleset.workloads
+        saving = [name for name in rules if rules[name].economy(self.accumulate, self.remat) != (1, False)]
+        for source in self.sources if saving else ():
+            if source.api == "algoperf":
+                who, instead = "--accumulate and --remat", ""
+                if self.accumulate == 1 and not self.remat:
+                    who = f"ruleset {self.ruleset.name!r}, workload {saving[0]!r}: accumulate and remat"
+                    instead = "; `timetrial run --accumulate 1 --no-remat` does without"
                 raise UserError(
-                    "--accumulate and --remat change the loss that timetrial's submissions are handed in this process; "
-                    f"{source.name!r} is {'written for AlgoPerf' if source.api == 'algoperf' else 'isolated'}"
+                    f"{who} change the loss that timetrial's submissions are handed; {source.name!r} is written for "
+                    f"AlgoPerf and does not call it{instead}"
                 )
 
     def jobs(self) -> list[Job]:
@@ -101,10 +107,11 @@ class Campaign:
                 instruments=None if self.instruments is None else asdict(self.instruments),
                 isolation=self.isolation,
                 processes=self.processes,
-                accumulate=self.accumulate,
-                remat=self.remat,
+                accumulate=accumulate,
+                remat=remat,
             )
-            for workload in self.ruleset.workloads
+            for workload, rules in self.ruleset.workloads.items()
+            for accumulate, remat in [rules.economy(self.accumulate, self.remat)]
             for study, trial, name in self._turns(self_tuning)
         ]
 
@@ -156,12 +163,12 @@ def _write_campaign(campaign: Campaign) -> None:
     path, new = campaign.out / CAMPAIGN_NAME, campaign.to_json()
     if any(found.name != LOCK_NAME for found in campaign.out.iterdir()):
         old = read_campaign(path)
-        for key, what in (("seed", "--seed"), ("ruleset_sha256", "ruleset, or another choice of workloads or studies")):
-            if old[key] != new[key]:
-                raise UserError(f"{campaign.out} was begun with another {what}; name another folder with --out")
         for key in ("processes", "accumulate", "remat"):
             if old.get(key, getattr(Campaign, key)) != new[key]:
                 raise UserError(f"{campaign.out} was begun with another --{key}; name another folder with --out")
+        for key, what in (("seed", "--seed"), ("ruleset_sha256", "ruleset, or other options that change it")):
+            if old[key] != new[key]:
+                raise UserError(f"{campaign.out} was begun with another {what}; name another folder with --out")
         for name, sha256 in old["submission_sha256"].items():
             if new["submission_sha256"].get(name, sha256) != sha256:
                 raise UserError(f"submission {name!r} has changed since {campaign.out} was begun; use another --out")
@@ -254,6 +261,18 @@ def require_runnable(ruleset: Ruleset) -> None:
             )
 
 
+def require_parts(campaign: Campaign) -> None:
+    """Raises `UserError` where a workload's batches cannot go through the loss in parts, before anything is begun."""
+    for name, rules in campaign.ruleset.workloads.items():
+        accumulate, _ = rules.economy(campaign.accumulate, campaign.remat)
+        if accumulate > 1:
+            from timetrial.registry import load_workload
+            from timetrial.workload import economical
+
+            where = "--accumulate" if campaign.accumulate > 1 else f"ruleset {campaign.ruleset.name!r}: accumulate"
+            economical(load_workload(name), accumulate=accumulate, where=where)
+
+
 def restrict(
     ruleset: Ruleset,
     *,
@@ -261,10 +280,13 @@ def restrict(
     studies: int | None = None,
     trials: int | None = None,
     points: Literal["default", "halton"] | None = None,
+    accumulate: int | None = None,
+    remat: bool | None = None,
 ) -> Ruleset:
     """The ruleset with other workloads, studies, trials or points; its `modified` says what was changed.
 
     A workload may also be a variant of one of the ruleset's: it has its base's budget and grid, and its own target.
+    `accumulate` and `remat` replace what the ruleset says; where it says nothing they are the `Campaign`'s alone.
     """
     all_rules = dict(ruleset.workloads)
     for name in workloads:
@@ -289,6 +311,14 @@ def restrict(
     if points is not None and ruleset.external is not None and ruleset.external.points != points:
         modified.append(f"points: {points}")
         ruleset = replace(ruleset, external=replace(ruleset.external, points=points))
+    if accumulate is not None and accumulate < 1:
+        raise UserError(f"--accumulate must be at least 1, not {accumulate}")
+    for field, value in (("accumulate", accumulate), ("remat", remat)):
+        said = {getattr(rules, field) for rules in ruleset.workloads.values()}
+        if value is not None and said not in ({getattr(WorkloadRules, field)}, {value}):
+            modified.append(f"{field}: {json.dumps(value)}")
+            changed = {name: replace(rules, **{field: value}) for name, rules in ruleset.workloads.items()}
+            ruleset = replace(ruleset, workloads=changed)
     return replace(ruleset, modified=tuple(modified))
 
 

@@ -76,8 +76,12 @@ class Derivation:
         Raises `UserError` where the ruleset does not fit, where a variant's base has no evidence yet, where `out` holds
         something else, or where too few runs come to the horizon. KeyboardInterrupt passes; calling again goes on.
         """
+        from timetrial.workload import economical
+
         workload = registry.load_workload(self.workload)
         rules = self.rules(workload.metric, workload.better, workload.variant_of)
+        grid = rules.workloads[self.workload]
+        economical(workload, accumulate=grid.accumulate, where=f"ruleset {self.ruleset.name!r}: accumulate")
         sources = {name: find_source(name) for name in SUBMISSIONS}
         campaign = Campaign(out=self.out, ruleset=rules, sources=tuple(sources.values()), seed=self.seed)
 
@@ -113,7 +117,6 @@ class Derivation:
         hashes = {run.workload_sha256 for run in (*tuned, *reruns, *fresh)}
         if len(hashes) > 1:
             raise UserError(f"{self.out} holds runs of different sources of {self.workload}; use another --out")
-        grid = rules.workloads[self.workload]
         return {
             "schema": SCHEMA,
             "kind": "target_evidence",
@@ -156,6 +159,8 @@ class Derivation:
             eval_every=found.eval_every,
             horizon_examples=found.horizon_examples,
             target=Target(metric, _UNREACHABLE[better], better),
+            accumulate=found.accumulate,
+            remat=found.remat,
         )
         return Ruleset(
             name=f"target-{self.ruleset.name}",
@@ -166,6 +171,7 @@ class Derivation:
             self_tuning=None,
             workloads={self.workload: rules},
             hang_seconds=self.ruleset.hang_seconds,
+            matmul_precision=self.ruleset.matmul_precision,
         )
 
     def command(self) -> str:
@@ -198,6 +204,7 @@ class Derivation:
         return halton_points(load(source).search_space, count, seed)
 
     def _job(self, rules: Ruleset, source: Source, point: Point, study: int, trial: int) -> Job:
+        own = rules.workloads[self.workload]
         return Job(
             submission=source.name,
             path=str(source.path),
@@ -209,4 +216,6 @@ class Derivation:
             self_tuning=False,
             folder=str(self.out / source.name / self.workload / f"study_{study}" / f"trial_{trial}"),
             point=point,
+            accumulate=own.accumulate,
+            remat=own.remat,
         )

@@ -37,6 +37,11 @@ class Mesh:
         """Over the devices of all processes that jax has been told of, in their order."""
         return _mesh(jax.devices(), told_memory_bytes)
 
+    @staticmethod
+    def absent(devices: Sequence[Any], memory_bytes: int) -> "Mesh":
+        """Over devices that are not here: programs are compiled for them, and never run."""
+        return _mesh(devices, memory_bytes)
+
     @property
     def size(self) -> int:
         return self.mesh.size

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from timetrial.errors import UserError
 from timetrial.registry import SUBMISSION_FILE, find_submission, installed_submissions
+from timetrial.syntax import parse
 from timetrial.tuning import SearchSpace, check_search_space
 
 ALGOPERF_SEARCH_SPACE = "tuning_search_space.json"
@@ -98,7 +99,7 @@ class Source:
     def parse(self) -> ast.Module:
         """The syntax tree; `UserError` where there is none."""
         try:
-            return ast.parse(self.path.read_bytes(), filename=str(self.path))
+            return parse(self.path.read_bytes(), self.path)
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None) or 1
             raise UserError(f"{self.path}:{line}: not Python: {error}") from None

@@ -7,6 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from timetrial import gpus
+
 PACKAGES = ("timetrial", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", "grain")
 
 
@@ -68,22 +70,12 @@ def processor_clock(cpufreq: Path = Path("/sys/devices/system/cpu/cpu0/cpufreq")
     return ", ".join(f"{name} {path.read_text().strip()}" for name, path in parts.items() if path.is_file())
 
 
-def gpu_driver() -> dict[str, Any]:
-    """Driver, highest clock and power limit of the first NVIDIA GPU; nothing where its driver does not tell."""
-    names = ("driver", "device_clock_mhz", "device_power_limit_w")
-    query = "--query-gpu=driver_version,clocks.max.sm,power.limit"
-    try:
-        told = subprocess.run(
-            ("nvidia-smi", query, "--format=csv,noheader,nounits"),
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=60,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    first = told.partition("\n")[0].split(",")
-    return dict(zip(names, map(str.strip, first), strict=False))
+def devices() -> list[Any]:
+    """Platform, kind and number of this process's devices."""
+    import jax
+
+    local = jax.local_devices()
+    return [local[0].platform, local[0].device_kind, len(local)]
 
 
 def hardware() -> dict[str, Any]:
@@ -105,7 +97,7 @@ def hardware() -> dict[str, Any]:
     processes = jax.process_count()
     found = {"device_memory_bytes": memory, "processor_clock": processor_clock()}
     found |= {"processes": processes} if processes > 1 else {}
-    found |= gpu_driver() if devices[0].platform == "gpu" else {}
+    found |= gpus.driver() if devices[0].platform == "gpu" else {}
     return known | {name: value for name, value in found.items() if value}
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from timetrial.errors import UserError, unknown
 from timetrial.evidence import derived_targets, evidence_path
+from timetrial.syntax import parse
 
 if TYPE_CHECKING:
     from timetrial.workload import Workload
@@ -36,7 +37,7 @@ def workload_names(track: str | None = None) -> list[str]:
 def _track_of(base: str) -> str:
     """What the top level of a base workload's module assigns to TRACK, as its source tells; else the mini track."""
     path = shipped("workloads") / base / "__init__.py"
-    for node in ast.parse(path.read_text(encoding="utf-8"), str(path)).body:
+    for node in parse(path.read_bytes(), path).body:
         match node:
             case ast.Assign(targets=[ast.Name(id="TRACK")], value=ast.Constant(value=str(track))):
                 return track

@@ -42,6 +42,14 @@ class WorkloadRules:
     """Time to target of the frozen reference (units of the clock), for the anchored score."""
     milestones: tuple[float, ...] = ()
     """Values of the target's metric, none harder than the target, for run-time distributions over many targets."""
+    accumulate: int = 1
+    """In how many parts a batch goes through the loss, to save memory (`timetrial.workload.economical`)."""
+    remat: bool = False
+    """Whether the pass back computes again all but products and convolutions, to save memory."""
+
+    def economy(self, accumulate: int, remat: bool) -> tuple[int, bool]:
+        """`accumulate` and `remat` of a campaign that has those for all workloads; 1 and False are the ruleset's."""
+        return accumulate if accumulate > 1 else self.accumulate, remat or self.remat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +113,13 @@ class Ruleset:
     def to_json(self) -> dict[str, Any]:
         data = asdict(self)
         data["modified"] = list(self.modified)
-        if self.matmul_precision is None:  # as before there was such a field: the hash stays
+        # As before there were such fields: the hash stays.
+        if self.matmul_precision is None:
             del data["matmul_precision"]
+        for rules in data["workloads"].values():
+            for name in ("accumulate", "remat"):
+                if rules[name] == getattr(WorkloadRules, name):
+                    del rules[name]
         return data
 
     @staticmethod
@@ -169,6 +182,9 @@ def _parse_workload(name: str, data: Mapping[str, Any]) -> WorkloadRules:
     for optional in ("eval_every", "horizon_examples", "anchor"):
         if getattr(rules, optional) is not None:
             _check_positive(f"workload {name!r}: {optional}", getattr(rules, optional))
+    _check_count(f"workload {name!r}: accumulate", rules.accumulate, least=1)
+    if not isinstance(rules.remat, bool):
+        raise UserError(f"workload {name!r}: remat must be true or false, not {rules.remat!r}")
     for value in rules.milestones:
         if rules.target is None or (value != rules.target.value and rules.target.met_by(value)):
             raise UserError(f"workload {name!r}: milestone {value:g} needs a target that is at least as hard")

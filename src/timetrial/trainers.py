@@ -108,13 +108,13 @@ def apart(setting: Setting, isolated: Isolated, stack: contextlib.ExitStack) -> 
             return setting.choose(space)
 
     described = parted.describe(choose, told=workload.name if setting.told else None)
-    if described.hooks and parted.platform != "cpu":
+    if described.hooks and parted.platform not in ("cpu", "cuda"):
         raise UserError(
-            f"{setting.source.name!r} has hooks on the host and would train in an isolated process, which sees no "
-            f"device but processors, and this trial is one of {parted.platform}; leave out --{isolated.isolation}, or "
-            "set JAX_PLATFORMS=cpu"
+            f"{setting.source.name!r} has hooks on the host and would train in an isolated process, which can have "
+            f"processors and NVIDIA's GPUs, and this trial is one of {parted.platform}; leave out "
+            f"--{isolated.isolation}, or set JAX_PLATFORMS=cpu"
         )
-    process = parted.start(needs_data=described.hooks)
+    process = parted.start(trains=described.hooks)
     stack.callback(process.close)
     if described.hooks:
         build = partial(

@@ -2,11 +2,11 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from timetrial import machine
 from timetrial.algoperf.names import restored_names
@@ -19,6 +19,7 @@ from timetrial.instrument_log import Choice
 from timetrial.instruments.observer import Observer
 from timetrial.isolation.process import Isolated
 from timetrial.isolation.remote import RemoteTrainer
+from timetrial.judge import Evaluator as Evaluate
 from timetrial.judge import Judge, Progress, SubmissionFailure
 from timetrial.keeper import EVALUATED_FOLDER, TrialKeeper
 from timetrial.loading import SOURCE_FOLDER, Source
@@ -174,6 +175,8 @@ def run_trial(
                 resume=resume,
             )
         led, evaluate = trainer, Evaluator(workload, mesh)
+        if isinstance(trainer, RemoteTrainer):
+            evaluate = _settled(trainer, evaluate)
         if followers is not None:
             led, evaluate = LeadingTrainer(led, followers), leading_evaluator(evaluate, followers)
         keeper = TrialKeeper(led, writer, folder, now, every_seconds=checkpoint_seconds)
@@ -203,6 +206,16 @@ def run_trial(
             if observer is not None:
                 observer.close()
             trainer.close()
+
+
+def _settled(trainer: RemoteTrainer, evaluate: Evaluate) -> Evaluate:
+    """`evaluate`, once the process that trains has left nothing on the devices."""
+
+    def settled(params: Any, model_state: Any, splits: Iterable[str]) -> Mapping[str, float]:
+        trainer.settle()
+        return evaluate(params, model_state, splits)
+
+    return settled
 
 
 def follow_trial(

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from timetrial.gpus import share_memory
 from timetrial.instrument_log import Choice
 from timetrial.isolation.policy import Isolation, Policy
 from timetrial.peers import FOLLOWS, Followers, Leader
@@ -84,6 +85,7 @@ def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
     told_to_leave = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: told_to_leave.set())
     _offer_to_the_out_of_memory_killer()
+    share_memory(os.environ, judge_alone=job.isolation != "none")
     if job.cores and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, job.cores)  # before jax starts its threads, which are as many as these
     code = _exit_code(job, load, events, told_to_leave)
@@ -178,6 +180,7 @@ def _follow(load: Callable[[str], tuple["Workload", str]]) -> NoReturn:
     """Trains with the trial's leader until that ends this process."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the leader ends, and decides how
     _offer_to_the_out_of_memory_killer()
+    share_memory(os.environ, judge_alone=False)
     leader = Leader()
     leader.place.join()
     from timetrial.compilation import cache_folder, use_cache

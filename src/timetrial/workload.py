@@ -179,17 +179,18 @@ class Workload:
         return {name: draw(field) for name, field in self.fields.items()}
 
 
-def economical(workload: Workload, *, accumulate: int = 1, remat: bool = False) -> Workload:
+def economical(workload: Workload, *, accumulate: int = 1, remat: bool = False, where: str = "accumulate") -> Workload:
     """The workload with less memory and more time a step: the same losses, whatever the submission.
 
-    Raises `UserError` where batch norm makes the loss of a batch another one than that of its parts.
+    Raises `UserError` where batch norm makes the loss of a batch another one than that of its parts; `where` says in
+    it who asks for them.
     """
     if accumulate < 1:
-        raise UserError(f"--accumulate must be at least 1, not {accumulate}")
+        raise UserError(f"{where} must be at least 1, not {accumulate}")
     if accumulate > 1 and workload.rows_coupled:
         raise UserError(
-            f"--accumulate: batch norm couples the rows of a batch of {workload.name!r}, so its loss is not that of "
-            "its parts; use --remat, more devices, or leave this workload out"
+            f"{where}: batch norm couples the rows of a batch of {workload.name!r}, so its loss is not that of "
+            "its parts; use remat, more devices, or leave this workload out"
         )
     return replace(workload, accumulate=accumulate, remat=remat)
 

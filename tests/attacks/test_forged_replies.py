@@ -60,7 +60,7 @@ def saying(reply: dict[str, Any]) -> str:
 
 def started(folder: Path, *replies: Reply) -> Process:
     """A process that has said that it is ready, and goes on with these replies."""
-    return Process(forging(*replies), write(folder, SGD), TOY, {}, platform="cpu", needs_data=False)
+    return Process(forging(*replies), write(folder, SGD), TOY, {}, platform="cpu", trains=False)
 
 
 def forging(*replies: Reply) -> Isolated:
@@ -347,7 +347,7 @@ def test_a_process_that_never_answers_is_hung_when_its_time_is_up(tmp_path: Path
         module=(FORGER, run("import signal\nsignal.pause()").hex()), policy=replace(POLICY, seconds=0.2)
     )
     with pytest.raises(SubmissionFailure, match="not done") as failure:
-        Process(isolated, write(tmp_path, SGD), TOY, {}, platform="cpu", needs_data=False)
+        Process(isolated, write(tmp_path, SGD), TOY, {}, platform="cpu", trains=False)
     assert failure.value.status == "hung"
 
 

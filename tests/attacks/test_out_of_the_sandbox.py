@@ -223,7 +223,7 @@ def apart(isolation: str, secret: None, tmp_path_factory: pytest.TempPathFactory
     source = Source("mine", write_attacks(arena.folder / "mine", texts(), targets(arena, **there)))
     task = {"horizon_examples": 3200, "device_count": 1, "device_memory_bytes": 1 << 30}
     try:
-        with Process(isolated, source, toy_workload(), task, platform="cpu", needs_data=False) as process:
+        with Process(isolated, source, toy_workload(), task, platform="cpu", trains=False) as process:
             space = process.ask({"do": "space"})["space"]
             arena.said = len(process.said())
         yield Done(arena, json.loads(space["loot"]["values"][0]))

@@ -85,6 +85,25 @@ def test_a_grid_runs_every_trial_and_leaves_a_record_of_each(tmp_path):
     assert [e.metrics for e in first.evals] == [e.metrics for e in second.evals]  # bit for bit, in two processes
 
 
+def test_parts_that_the_ruleset_wants_are_those_of_the_flag_bit_for_bit(tmp_path):
+    source, plain = write(tmp_path, SGD), rules(budget=320, eval_every=160)
+    in_parts = {"toy": dataclasses.replace(plain.workloads["toy"], accumulate=2)}
+    records = []
+    for name, ruleset, flag in (("rules", dataclasses.replace(plain, workloads=in_parts), 1), ("flag", plain, 2)):
+        campaign = Campaign(out=tmp_path / name, ruleset=ruleset, sources=(source,), seed=3, accumulate=flag)
+        open_folder(campaign, resume=False)
+        run_campaign(campaign, Log(lambda job: None), worker=WORKER)
+        records.append(read_record(tmp_path / name / "mine" / "toy" / "study_0" / "trial_0" / "record.jsonl"))
+    by_rules, by_flag = records
+    assert by_rules.run.accumulate == by_flag.run.accumulate == 2
+    assert [(e.step, e.metrics, e.parameters_sha256) for e in by_rules.evals] == [
+        (e.step, e.metrics, e.parameters_sha256) for e in by_flag.evals
+    ]
+    assert (
+        json.loads((tmp_path / "rules" / "campaign.json").read_text())["ruleset"]["workloads"]["toy"]["accumulate"] == 2
+    )
+
+
 two_cores = pytest.mark.skipif(machine.cores() < 2, reason="needs two cores")
 
 

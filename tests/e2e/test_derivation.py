@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -147,9 +148,36 @@ def test_a_campaign_s_held_out_variants_are_drawn_and_get_targets_once(tmp_path:
     assert held_out() == (first, 0)
 
 
+def test_the_runs_save_memory_as_the_ruleset_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    plain = toy_rules(budget=9600)
+    ruleset = replace(plain, workloads={"toy": replace(plain.workloads["toy"], accumulate=2, remat=True)})
+
+    def run_jobs(jobs, *args, **kwargs):
+        raise InterruptedError({(job.accumulate, job.remat) for job in jobs})
+
+    monkeypatch.setattr("timetrial.derivation.run_jobs", run_jobs)
+    with pytest.raises(InterruptedError) as planned:
+        Derivation("toy", ruleset, PROCEDURE, tmp_path / "out").run(Counter(), worker=WORKER)
+    assert planned.value.args == ({(2, True)},)
+
+
+def test_parts_of_a_workload_with_batch_norm_are_refused_before_anything_runs(tmp_path: Path, shelf: Shelf):
+    shelf.add_workload("toy", TOY.replace("toy_workload()", "toy_workload(batch_norm=True)"))
+    plain = toy_rules(budget=9600)
+    ruleset = replace(plain, workloads={"toy": replace(plain.workloads["toy"], accumulate=2)})
+    with pytest.raises(UserError, match=r"ruleset 'toy-rules': accumulate: batch norm couples the rows .* of 'toy'"):
+        Derivation("toy", ruleset, PROCEDURE, tmp_path / "out").run(Counter(), worker=WORKER)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_variant_without_evidence_of_its_base_is_told_to_derive_that_first(tmp_path: Path):
     with pytest.raises(UserError, match="timetrial target toy"):
         derivation(tmp_path / "narrow", "toy_narrow").run(Counter(), worker=WORKER)
+
+
+def test_the_runs_have_the_ruleset_s_precision(tmp_path: Path):
+    found = Derivation("toy", toy_rules(matmul_precision="float32"), PROCEDURE, tmp_path / "out")
+    assert found.rules("error_rate", "lower", None).matmul_precision == "float32"
 
 
 def test_a_ruleset_of_another_clock_is_refused(tmp_path: Path):

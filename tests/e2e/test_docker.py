@@ -59,7 +59,7 @@ def until(true: Callable[[], object], seconds: float = 60.0) -> None:
 def started(folder: Path, text: str, isolated: Isolated) -> Iterator[Process]:
     """A process that has the submission and has not read it yet."""
     apart = Apart(isolated, write(folder, text), toy_workload(), TASK)
-    with apart.start(needs_data=False) as process:
+    with apart.start(trains=False) as process:
         yield process
 
 
@@ -227,7 +227,7 @@ from toys import toy_workload
 from timetrial.isolation.remote import Apart
 from timetrial.loading import Source
 
-process = Apart(contained(), Source("mine", Path(sys.argv[1])), toy_workload(), TASK).start(needs_data=False)
+process = Apart(contained(), Source("mine", Path(sys.argv[1])), toy_workload(), TASK).start(trains=False)
 print(process._folder, flush=True)
 
 def look():

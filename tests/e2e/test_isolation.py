@@ -1,6 +1,7 @@
 """A submission that is kept apart gives the same curve, and nothing that it does gets out."""
 
 import itertools
+from collections.abc import Iterable
 from pathlib import Path
 
 import algoperf_toys
@@ -10,7 +11,10 @@ from jax import export
 from toy_trials import PICKY, SGD, STRICT, custom, rules, run
 from toys import toy_workload
 
+from timetrial import machine
 from timetrial.errors import UserError
+from timetrial.isolation import policy, process
+from timetrial.workload import economical
 
 AVERAGED = """
     import optax
@@ -64,9 +68,47 @@ def test_a_submission_with_hooks_gives_the_same_bits_in_a_process_of_its_own(tmp
 
 
 def test_a_submission_with_hooks_is_refused_where_its_process_would_lack_the_device(tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(export, "default_export_platform", lambda: "cuda")
-    with pytest.raises(UserError, match="sees no device but processors"):
+    monkeypatch.setattr(export, "default_export_platform", lambda: "tpu")
+    with pytest.raises(UserError, match="can have processors and NVIDIA's GPUs, and this trial is one of tpu"):
         run(tmp_path, PICKY, isolated=sandboxed())
+
+
+def machine_of_a_gpu(monkeypatch: pytest.MonkeyPatch, usage: Iterable[int]) -> None:
+    """This machine, as if it had a GPU, which is `usage` per cent at work each time that its driver is asked."""
+    told = iter(usage)
+    monkeypatch.setattr(export, "default_export_platform", lambda: "cuda")
+    monkeypatch.setattr(process, "visible_gpus", lambda: ("GPU-aaaa-1",))
+    monkeypatch.setattr(process, "at_work", lambda gpus: next(told) > 0)
+    monkeypatch.setattr(process, "_SETTLE_SECONDS", 0.05)
+
+
+def test_a_process_that_does_not_get_the_judge_s_gpu_does_not_start(tmp_path: Path, monkeypatch):
+    machine_of_a_gpu(monkeypatch, [])
+    monkeypatch.setattr(machine, "devices", lambda: ["gpu", "NVIDIA H100", 1])
+    with pytest.raises(UserError, match=r"has the devices \['cpu', .*, and this one \['gpu', 'NVIDIA H100', 1\]"):
+        run(tmp_path, PICKY, isolated=sandboxed())
+
+
+def test_a_judge_waits_for_the_gpu_before_each_evaluation_and_the_bits_are_the_same(tmp_path: Path, monkeypatch):
+    here = run(tmp_path, PICKY, ruleset=rules(budget=1600))
+    asked = itertools.count()
+    machine_of_a_gpu(monkeypatch, (100 * (next(asked) % 2 == 0) for _ in itertools.count()))
+    monkeypatch.setattr(policy, "_for_xla", lambda gpus: {"JAX_PLATFORMS": "cpu"})
+    apart = run(tmp_path, PICKY, ruleset=rules(budget=1600), isolated=sandboxed())
+
+    assert apart.run.trainer == "process"
+    assert curve(apart) == curve(here)
+    assert next(asked) == 2 * (len(apart.evals) + 1), "the test rows, at the end, are evaluated by themselves"
+
+
+def test_a_process_that_leaves_its_gpu_at_work_ends_the_trial(tmp_path: Path, monkeypatch):
+    machine_of_a_gpu(monkeypatch, itertools.chain([0], itertools.repeat(100)))
+    monkeypatch.setattr(policy, "_for_xla", lambda gpus: {"JAX_PLATFORMS": "cpu"})
+    apart = run(tmp_path, PICKY, isolated=sandboxed())
+
+    assert apart.end is not None
+    assert (apart.end.status, len(apart.evals)) == ("error", 1)
+    assert "left its device at work" in apart.end.message
 
 
 def test_an_algoperf_submission_gives_the_same_bits_in_a_process_of_its_own(tmp_path: Path):
@@ -129,3 +171,14 @@ def test_a_trial_that_was_stopped_goes_on_from_its_checkpoint(tmp_path: Path):
     assert stopped.end.status == "interrupted"
     assert len(resumed.resumes) == 1
     assert curve(resumed) == curve(whole)
+
+
+@pytest.mark.parametrize("text", [SGD, PICKY], ids=["a program", "a process"])
+def test_what_saves_memory_saves_it_apart_as_well(tmp_path: Path, text: str):
+    workload = economical(toy_workload(), accumulate=2, remat=True)
+    here = run(tmp_path, text, ruleset=rules(budget=800), workload=workload)
+    apart = run(tmp_path, text, ruleset=rules(budget=800), workload=workload, isolated=sandboxed())
+    whole = run(tmp_path, text, ruleset=rules(budget=800))
+
+    assert apart.run.accumulate == 2
+    assert curve(apart) == curve(here) != curve(whole)

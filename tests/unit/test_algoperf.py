@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -258,6 +259,18 @@ def test_batch_norm_uses_its_running_averages_where_they_are_not_updated():
     assert kept is state
     assert jax.tree.leaves(moved)[0].tolist() != jax.tree.leaves(state)[0].tolist()
     assert forward(view, params, state, batch, update=False, use_running_average_bn=False)[0].tolist() == own.tolist()
+
+
+def test_speech_models_take_batch_norm_for_updated_wherever_they_train():
+    view, params, state = shown(replace(toy_workload(batch_norm=True), loss_type="ctc"))
+    batch = view.batch(toy_workload(batch_norm=True).random_batch(8, seed=1))
+    own, moved = forward(view, params, state, batch)
+    same, moved_alike = forward(view, params, state, batch, update=False)
+    evaluated, kept = forward(view, params, state, batch, mode=spec.ForwardPassMode.EVAL, update=False)
+    assert same.tolist() == own.tolist()
+    assert evaluated.tolist() != own.tolist()
+    assert jax.tree.leaves(moved_alike)[0].tolist() == jax.tree.leaves(moved)[0].tolist()
+    assert kept is state
 
 
 def test_dropout_has_the_workloads_rate_unless_told_otherwise_and_none_in_evaluation():

@@ -19,7 +19,7 @@ from timetrial.audit.board import check_board
 from timetrial.audit.compare import Tolerance, agree, tolerance
 from timetrial.audit.findings import ADVICE, Finding
 from timetrial.audit.grid import check_grid
-from timetrial.audit.header import check_campaign
+from timetrial.audit.header import check_campaign, check_rules
 from timetrial.audit.reading import AuditedTrial, read_runs
 from timetrial.audit.run import Audit, run_audit
 from timetrial.audit.space import search_space
@@ -218,6 +218,8 @@ FORGERIES: dict[str, tuple[str, Callable[[Lines], Lines | None], str, str]] = {
     "a coarser grid": (FAST, at(0, "eval_every", to=400.0), "rules", "eval_every"),
     "less confirmation": (FAST, at(0, "confirmation", to=0), "rules", "confirmation"),
     "another precision": (FAST, at(0, "matmul_precision", to="bfloat16"), "rules", "matmul_precision"),
+    "parts that the ruleset does not have": (FAST, at(0, "accumulate", to=2), "rules", "accumulate"),
+    "less memory than the ruleset's": (FAST, at(0, "remat", to=True), "rules", "remat"),
     "another ruleset": (FAST, at(0, "ruleset_sha256", to="0" * 64), "rules", "ruleset_sha256"),
     "another clock": (FAST, at(0, "clock", to="steps"), "rules", "clock"),
     "another board": (FAST, at(0, "tuning", to="self"), "rules", "tuning"),
@@ -430,11 +432,33 @@ def test_rules_of_a_campaign_are_those_of_the_installed_ruleset(runs: Path):
     assert found(more) == {f"ruleset.workloads.{name}.budget"}
     assert found(replace(demo, confirmation=demo.confirmation + 1)) == {"ruleset.confirmation"}
     assert found(replace(demo, matmul_precision="bfloat16")) == {"ruleset.matmul_precision"}
+    parts = replace(demo, workloads={**demo.workloads, name: replace(rules, accumulate=2)})
+    assert found(parts) == {f"ruleset.workloads.{name}.accumulate"}
+    assert found(replace(parts, modified=("remat: true",))) == {f"ruleset.workloads.{name}.accumulate"}
+    assert found(replace(parts, modified=("accumulate: 2",))) == set()
     board = demo.external
     assert board is not None
     fewer = replace(demo, external=replace(board, studies=board.studies + 1))
     assert found(fewer) == {"ruleset.external"}
     assert found(replace(fewer, modified=(f"studies: {board.studies + 1}",))) == set()
+
+
+def test_a_header_that_saves_memory_otherwise_than_the_campaign_says_is_found_with_both(some: AuditedTrial):
+    campaign = some.campaign
+    assert campaign is not None
+    toy = campaign.ruleset.workloads["toy"]
+    says = replace(campaign.ruleset, workloads={"toy": replace(toy, accumulate=4)})
+    digest = {"ruleset_sha256": says.sha256}
+
+    def found(run: dict[str, Any], **asked: Any) -> list[tuple[str | None, object, object]]:
+        header = replace(some.record, run=replace(some.run, **digest, **run))
+        trial = replace(some, record=header, campaign=replace(campaign, ruleset=says, **digest, **asked))
+        return [(finding.field, finding.expected, finding.found) for finding in check_rules(trial)]
+
+    assert found({}) == [("accumulate", 4, 1)]
+    assert found({"accumulate": 4}) == []
+    assert found({"accumulate": 4, "remat": True}) == [("remat", False, True)]
+    assert found({"accumulate": 2, "remat": True}, accumulate=2, remat=True) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "[" * 100_000, '{"schema":1,"kind":"campaign"}', '"\\ud800"', "\0"])
@@ -597,6 +621,14 @@ def test_a_trial_that_is_several_times_faster_than_its_like_is_found(some: Audit
     assert list(check_board(alike)) == []
     found = list(check_board([*alike, with_end(some, 4, seconds=1.1)]))
     assert [(f.kind, f.field) for f in found] == [("rate", "seconds")]
+
+
+def test_memory_is_saved_alike_on_a_workload_and_by_the_ruleset_on_another(some: AuditedTrial):
+    plain = [with_end(some, i, seconds=10.0) for i in range(2)]
+    others = [with_end(some, i, seconds=10.0, workload="other", accumulate=8) for i in range(2)]
+    assert list(check_board([*plain, *others])) == []
+    found = check_board([*plain, *others, with_end(some, 2, seconds=10.0, accumulate=8)])
+    assert [(finding.kind, finding.field) for finding in found] == [("environment", "accumulate")]
 
 
 def test_other_hardware_counts_under_the_seconds_clock_alone(some: AuditedTrial):

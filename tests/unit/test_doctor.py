@@ -80,7 +80,10 @@ def test_a_variant_takes_as_long_as_its_base_where_nobody_has_measured_it():
     assert hours["c"] == 2 * hours["a"]
 
 
-def test_doctor_prints_versions_machine_and_clock_as_json(capsys: pytest.CaptureFixture[str]):
+def test_doctor_prints_versions_machine_and_clock_as_json(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # where a calibration of this machine may lie
     assert main(["doctor", "--seconds", "0", "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found.keys() == {"versions", "machine", "clock"}
@@ -129,6 +132,28 @@ def test_the_memory_of_a_workload_is_shown_by_batch_size(
     assert [row["batch_size"] for row in found["bytes"]] == [8, 32]
     assert main(asked) == 0
     assert "A step of AdamW on toy, in 2 parts, computed again: MiB of each device" in capsys.readouterr().out
+
+
+def test_the_memory_of_a_workload_is_that_under_a_ruleset_but_for_what_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(registry, "load_workload", lambda name: toy_workload(name=name))
+    (tmp_path / "mine.toml").write_text(
+        'version = 1\ndescription = ""\nclock = "examples"\nmatmul_precision = "float32"\n'
+        "[external]\nstudies = 1\ntrials = 1\n"
+        "[workloads.toy]\nbudget = 320\naccumulate = 4\nremat = true\n[workloads.other]\nbudget = 320\n"
+    )
+
+    def found(*asked: str, workload: str = "toy") -> tuple[int, bool, str]:
+        ruleset = ("--ruleset", str(tmp_path / "mine.toml"), "--batch-sizes", "8", "--format", "json")
+        assert main(["doctor", "--memory", workload, *ruleset, *asked]) == 0
+        said = json.loads(capsys.readouterr().out)
+        return said["accumulate"], said["remat"], said["matmul_precision"]
+
+    assert found() == (4, True, "float32")
+    assert found(workload="other") == (1, False, "float32")
+    assert found("--accumulate", "2") == (2, True, "float32")
+    assert found("--accumulate", "1", "--no-remat") == (1, False, "float32")
 
 
 def test_a_calibration_is_kept_by_the_kind_of_machine_and_shown_beside_the_next(

@@ -187,6 +187,17 @@ def test_an_lstm_in_both_directions_is_a_loop_over_what_is_heard():
                 np.testing.assert_allclose(found[row, t, 3 * place : 3 * (place + 1)], hidden, atol=1e-5)
 
 
+def test_an_lstm_keeps_of_each_frame_its_gates_and_states_alone_for_the_pass_back():
+    layer = import_module("timetrial.workloads.librispeech_deepspeech.model").BidirectionalLSTM()
+    x, heard = jnp.zeros((2, 8, 6)), jnp.ones((2, 8), bool)
+    params = jax.eval_shape(layer.init, KEY, x, heard)
+    program = jax.make_jaxpr(jax.grad(lambda params: jnp.sum(layer.apply(params, x, heard))))(params)
+    forward = next(eqn for eqn in program.eqns if eqn.primitive.name == "scan")
+    kept = [out.aval.shape for out in forward.outvars[forward.params["num_carry"] :]]
+    each = (8, 2, 2)  # frames, directions, rows
+    assert sorted(kept) == [(*each, 3), (*each, 3), (*each, 3), (*each, 12)], "outputs, both states, the gates"
+
+
 @pytest.mark.parametrize("base", ["librispeech_conformer", "librispeech_deepspeech"])
 def test_what_lies_behind_an_utterance_changes_none_of_its_outputs(base):
     workload = small(base)

@@ -23,13 +23,3 @@ def test_how_the_processor_s_clock_is_governed_is_told_as_far_as_the_system_does
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"{text}\n")
     assert machine.processor_clock(cpufreq) == "governor performance, boost 1"
-
-
-def test_of_a_gpu_driver_clock_and_power_limit_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.gpu_driver() == {}
-    program = tmp_path / "nvidia-smi"
-    program.write_text("#!/bin/sh\necho '570.124.06, 1980, 700.00'\necho '570.124.06, 1980, 700.00'\n")
-    program.chmod(0o755)
-    expected = {"driver": "570.124.06", "device_clock_mhz": "1980", "device_power_limit_w": "700.00"}
-    assert machine.gpu_driver() == expected

@@ -1,5 +1,6 @@
 """Rulesets are read from TOML, refuse what they do not understand, and are identified by what they say."""
 
+import json
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from timetrial.campaign import restrict
 from timetrial.errors import UserError
 from timetrial.ruleset import Ruleset, load_ruleset, ruleset_names
 
@@ -71,8 +73,27 @@ def test_the_hash_changes_with_anything_it_says():
         parse(changed("budget = 1001", "budget = 1002")),
         parse(changed("value = 0.1", "value = 0.2")),
         parse(changed("confirmation = 1", 'confirmation = 1\nmatmul_precision = "float32"')),
+        parse(changed("budget = 1001", "budget = 1001\naccumulate = 2")),
+        parse(changed("budget = 1001", "budget = 1001\nremat = true")),
     ]
-    assert len({rules.sha256, *(other.sha256 for other in others)}) == 6
+    assert len({rules.sha256, *(other.sha256 for other in others)}) == 8
+
+
+def test_what_saves_memory_is_said_by_workload_and_a_variant_s_is_its_own():
+    rules = parse(changed("budget = 1001", "budget = 1001\naccumulate = 8\nremat = true"))
+    said = {name: (found.accumulate, found.remat) for name, found in rules.workloads.items()}
+    assert said == {"a": (8, True), "b": (1, False), "a_wide": (1, False)}
+    assert Ruleset.from_json(rules.to_json()) == rules
+
+
+def test_saying_that_nothing_saves_memory_changes_no_hash():
+    assert parse(changed("budget = 1001", "budget = 1001\naccumulate = 1\nremat = false")).sha256 == parse().sha256
+
+
+def test_the_rules_of_the_committed_results_still_have_the_hash_they_ran_under():
+    campaign = json.loads((Path(__file__).parents[2] / "results" / "mini-v1" / "campaign.json").read_text())
+    today = restrict(load_ruleset("mini-v1"), trials=1, points="default")
+    assert today.sha256 == campaign["ruleset_sha256"]
 
 
 def test_base_workloads_and_variants_are_told_apart():
@@ -113,6 +134,15 @@ def test_a_missing_board_is_a_clear_error():
         (changed("budget = 1001", "budget = inf"), "budget must be a finite number"),
         (changed("budget = 1001", 'budget = "1001"'), "budget must be a finite number above 0, not '1001'"),
         (changed("eval_every = 100", "eval_every = 0"), "eval_every must be a finite number above 0"),
+        (
+            changed("budget = 1001", "budget = 1001\naccumulate = 0"),
+            "workload 'a': accumulate must be a whole number, at ",
+        ),
+        (
+            changed("budget = 1001", "budget = 1001\naccumulate = 2.0"),
+            "workload 'a': accumulate must be a whole number",
+        ),
+        (changed("budget = 1001", "budget = 1001\nremat = 1"), "workload 'a': remat must be true or false, not 1"),
         (changed('variant_of = "a"', 'variant_of = "c"'), "'a_wide' is a variant of 'c', which the ruleset does not"),
         (changed('better = "lower"', 'better = "less"'), "better must be"),
         (changed('metric = "error_rate", ', ""), "metric"),

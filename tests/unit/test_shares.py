@@ -1,22 +1,11 @@
 """Trials side by side have equal shares of cores and GPUs. The GPUs here are made up."""
 
 import os
-from pathlib import Path
 
 import pytest
 
 from timetrial.errors import UserError
-from timetrial.launchers.shares import Share, shares, visible_gpus
-
-TWO = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa-1)
-GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-bbbb-2)
-"""
-DIVIDED = """GPU 0: NVIDIA H100 80GB HBM3 (UUID: GPU-aaaa-1)
-  MIG 3g.40gb     Device  0: (UUID: MIG-cccc-3)
-  MIG 3g.40gb     Device  1: (UUID: MIG-dddd-4)
-GPU 1: NVIDIA H100 80GB HBM3 (UUID: GPU-bbbb-2)
-"""
-NOWHERE = Path("/nowhere")
+from timetrial.launchers.shares import Share, shares
 
 
 def machine_of(monkeypatch: pytest.MonkeyPatch, cores: int, gpus: str) -> None:
@@ -54,33 +43,3 @@ def test_more_shares_than_the_machine_has_are_refused(
         shares(3)
     with pytest.raises(UserError, match="--jobs must be from 1"):
         shares(0)
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, ("GPU-aaaa-1", "GPU-bbbb-2")),
-        ({"JAX_PLATFORMS": "cpu"}, ()),
-        ({"JAX_PLATFORMS": "cuda,cpu"}, ("GPU-aaaa-1", "GPU-bbbb-2")),
-        ({"CUDA_VISIBLE_DEVICES": ""}, ()),
-        ({"CUDA_VISIBLE_DEVICES": "-1"}, ()),
-        ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, ()),
-        ({"CUDA_VISIBLE_DEVICES": "3, 1,-1,2"}, ("3", "1")),
-        ({"CUDA_VISIBLE_DEVICES": "MIG-cccc-3"}, ("MIG-cccc-3",)),
-    ],
-)
-def test_the_environment_chooses_among_the_gpus(environment: dict[str, str], expected: tuple[str, ...]):
-    assert visible_gpus(environment, lambda: TWO, NOWHERE) == expected
-
-
-def test_a_divided_gpu_is_there_as_its_parts():
-    assert visible_gpus({}, lambda: DIVIDED, NOWHERE) == ("MIG-cccc-3", "MIG-dddd-4", "GPU-bbbb-2")
-
-
-def test_without_nvidia_smi_the_driver_s_own_files_name_the_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    for bus, uuid in (("0000:01:00.0", "GPU-aaaa-1"), ("0000:02:00.0", "GPU-bbbb-2")):
-        (tmp_path / bus).mkdir()
-        (tmp_path / bus / "information").write_text(f"Model: \t\t NVIDIA H100\nGPU UUID: \t {uuid}\n")
-    assert visible_gpus({}, drivers=tmp_path) == ("GPU-aaaa-1", "GPU-bbbb-2")
-    assert visible_gpus({}, drivers=NOWHERE) == ()

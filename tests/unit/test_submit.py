@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from timetrial import cli
+from timetrial.campaign import Campaign
 from timetrial.check.report import Report, Verdict, report_of
 from timetrial.errors import UserError
 from timetrial.loading import Source
@@ -38,13 +39,13 @@ class Stage:
         self.checked.append(source)
         return report_of(source, self.verdicts)
 
-    def rehearse(self, source: Source, ruleset: Any, out: Path, isolation: Any, watcher: Any) -> list[Rehearsed]:
+    def rehearse(self, campaign: Campaign, watcher: Any) -> list[Rehearsed]:
         self.meanwhile()
         end = EndLine(
             status=self.status, message="told", step=7, examples=64, seconds=1.0, compile_seconds=0.1,
             data_seconds=0.0, crossing=None, examples_exact=True,
         )  # fmt: skip
-        return [Rehearsed(name, end) for name in ruleset.workloads]
+        return [Rehearsed(name, end) for name in campaign.ruleset.workloads]
 
 
 @pytest.fixture
@@ -145,6 +146,19 @@ def test_a_folder_that_cannot_be_written_is_said_before_the_rehearsal(
 
     assert (code, stage.checked) == (2, [])
     assert "cannot write to .: Read-only file system; name a file elsewhere with --out" in text
+
+
+def test_a_ruleset_that_no_submission_can_follow_is_said_before_the_check(
+    stage: Stage, capsys: pytest.CaptureFixture[str]
+):
+    Path("small.toml").write_text(
+        'version = 1\ndescription = ""\nclock = "examples"\n[external]\nstudies = 1\ntrials = 1\n'
+        "[workloads.lobes]\nbudget = 320\neval_every = 160\nhorizon_examples = 320\naccumulate = 2\n"
+    )
+    code, text = said(capsys, "validate", "./mine", "--ruleset", "small.toml")
+
+    assert (code, stage.checked) == (2, [])
+    assert "batch norm couples the rows of a batch of 'lobes'" in text
 
 
 def test_a_bundle_for_which_the_disk_has_no_room_is_kept_elsewhere(

@@ -3,12 +3,15 @@
 Shapes: B rows, N samples, S shortened frames, D features, U units of one direction, V classes.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.typing import Initializer
+from jax import checkpoint_policies
+from jax.ad_checkpoint import checkpoint_name
 
 from timetrial.full.audio import log_mel, masked
 from timetrial.full.dropping import dropping
@@ -17,6 +20,8 @@ from timetrial.full.utterances import CLASSES
 
 GATES = ("in", "forget", "cell", "out")
 DIRECTIONS = ("forward", "backward")
+TURNS = 4
+"""Frames that an LSTM takes in one turn of its loop."""
 
 
 class DeepSpeech(nn.Module):
@@ -86,8 +91,9 @@ class BidirectionalLSTM(nn.Module):
     """The outputs of one LSTM that reads forwards and of one that reads backwards, side by side: (B, S, D).
 
     (Hochreiter & Schmidhuber 1997.) What does not depend on the step before is computed for all frames in one product;
-    then both directions step together. While a frame is not heard, the state stays at its beginning, so that padding
-    changes nothing of what is heard.
+    then both directions step together, and keep their gates for the pass back, which computes the rest again: a GPU
+    launches a third of the kernels that way (docs/decisions/0007). While a frame is not heard, the state stays at its
+    beginning, so that padding changes nothing of what is heard.
     """
 
     @nn.compact
@@ -107,9 +113,11 @@ class BidirectionalLSTM(nn.Module):
         heard_szb1 = jnp.stack([heard_bs, heard_bs[:, ::-1]]).transpose(2, 0, 1)[..., None]
         from_input_szbg = jnp.einsum("zbsd,zdg->szbg", both_zbsd, inputs_zdg) + bias_zg[:, None]
 
+        @partial(jax.checkpoint, policy=checkpoint_policies.save_only_these_names("gates"), prevent_cse=False)
         def step(state: tuple[jax.Array, jax.Array], now: tuple[jax.Array, jax.Array]) -> Any:
             (cell, hidden), (from_input_zbg, heard_zb1) = state, now
-            gates_zbg = from_input_zbg + jnp.einsum("zbu,zug->zbg", hidden, hidden_zug)
+            product_zbg = jnp.einsum("zbu,zug->zbg", hidden, hidden_zug)
+            gates_zbg = checkpoint_name(from_input_zbg + product_zbg, "gates")
             into, forget, candidate, out = jnp.split(gates_zbg, len(GATES), axis=-1)
             cell = nn.sigmoid(forget) * cell + nn.sigmoid(into) * jnp.tanh(candidate)
             hidden = nn.sigmoid(out) * jnp.tanh(cell)
@@ -117,5 +125,5 @@ class BidirectionalLSTM(nn.Module):
             return state, state[1]
 
         empty_zbu = jnp.zeros((len(DIRECTIONS), len(x_bsd), units), x_bsd.dtype)
-        _, hidden_szbu = jax.lax.scan(step, (empty_zbu, empty_zbu), (from_input_szbg, heard_szb1))
+        _, hidden_szbu = jax.lax.scan(step, (empty_zbu, empty_zbu), (from_input_szbg, heard_szb1), unroll=TURNS)
         return jnp.concatenate([hidden_szbu[:, 0], hidden_szbu[::-1, 1]], axis=-1).swapaxes(0, 1)

@@ -105,7 +105,8 @@ class AlgoPerfWorkload(PeerWorkload):
         """The model's outputs and its new state.
 
         As in AlgoPerf, batch norm uses its running averages, and leaves them as they are, where `update_batch_norm` is
-        false; `use_running_average_bn` decides the first of these by itself.
+        false; `use_running_average_bn` decides the first of these by itself. Its speech models take `update_batch_norm`
+        for true wherever they train, and train wherever it is true.
         """
         workload = self._workload
         train = mode == ForwardPassMode.TRAIN
@@ -115,6 +116,8 @@ class AlgoPerfWorkload(PeerWorkload):
         if dropout_rate is None and workload.has_dropout:
             dropout_rate = self._dropout_rate
         if workload.rows_coupled:
+            if self.loss_type == LossType.CTC_LOSS:
+                train = update_batch_norm = train or update_batch_norm
             running = not update_batch_norm if use_running_average_bn is None else use_running_average_bn
             if not running and not train and workload.has_dropout:
                 dropout_rate = 0.0

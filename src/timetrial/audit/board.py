@@ -23,8 +23,10 @@ def check_board(trials: Sequence[AuditedTrial]) -> Iterator[Finding]:
     """All findings about trials that ran under one ruleset, each at the trial that stands out."""
     for name in sorted({name for trial in trials for name in trial.run.packages}):
         yield from _mixed(trials, "environment", f"packages.{name}", lambda t, n=name: t.run.packages.get(n))
-    for name in ("isolation", "accumulate", "remat"):
-        yield from _mixed(trials, "environment", name, lambda t, n=name: getattr(t.run, n))
+    yield from _mixed(trials, "environment", "isolation", lambda t: t.run.isolation)
+    for group in _grouped(trials, lambda t: t.run.workload):  # a ruleset may say it by workload
+        for name in ("accumulate", "remat"):
+            yield from _mixed(group, "environment", name, lambda t, n=name: getattr(t.run, n))
     for name in HARDWARE:
         timed = [trial for trial in trials if trial.run.clock == "seconds"]
         yield from _mixed(timed, "hardware", f"hardware.{name}", lambda t, n=name: t.run.hardware.get(n))

@@ -34,6 +34,7 @@ def check_campaign(campaign: Campaign) -> Iterator[Finding]:
             new = replace(new, studies=old.studies, trials=old.trials)  # `run` may ask for fewer, and says so
         if old != new:
             yield wrong(f"ruleset.{field}", f"not what the installed ruleset {ruleset.name!r} says", old, new)
+    replaced = {words.partition(":")[0] for words in ruleset.modified}
     for name, rules in ruleset.workloads.items():
         base = _base(name, installed.workloads)
         if base is None:
@@ -43,6 +44,7 @@ def check_campaign(campaign: Campaign) -> Iterator[Finding]:
         # A variant that was added, or held out, has its base's budget, and targets and anchors of its own.
         compared = ("budget", "eval_every", "horizon_examples")
         compared += ("target", "test_target", "anchor", "milestones") if base == name else ()
+        compared += tuple(field for field in ("accumulate", "remat") if field not in replaced)
         old, new = asdict(installed.workloads[base]), asdict(rules)
         for field in compared:
             if old[field] != new[field]:
@@ -97,6 +99,7 @@ def check_rules(trial: AuditedTrial) -> Iterator[Finding]:
         expected["workload"] = f"one of {', '.join(ruleset.workloads)}"
     else:
         expected["eval_every"] = rules.eval_every
+        expected["accumulate"], expected["remat"] = rules.economy(campaign.accumulate, campaign.remat)
         tuning = ruleset.self_tuning if run.tuning == "self" else ruleset.external
         if tuning is None:
             expected["tuning"] = "one for which the ruleset has a board"

@@ -30,6 +30,8 @@ class Campaign:
     ruleset_sha256: str
     submission_sha256: Mapping[str, str]
     self_tuning: Mapping[str, bool]
+    accumulate: int
+    remat: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,4 +187,6 @@ def _read_campaign(path: Path) -> Campaign:
         ruleset_sha256=fields.text(data["ruleset_sha256"]),
         submission_sha256={k: fields.text(v) for k, v in fields.mapping(data["submission_sha256"]).items()},
         self_tuning={k: fields.flag(v) for k, v in fields.mapping(data["self_tuning"]).items()},
+        accumulate=fields.count(data.get("accumulate", 1)),
+        remat=fields.flag(data.get("remat", False)),
     )

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from timetrial import syntax
 from timetrial.check.report import Status
 from timetrial.loading import Source
 
@@ -97,7 +98,7 @@ def parse(source: Source) -> tuple[dict[str, Module], list[Finding]]:
             continue
         where = path.relative_to(source.folder)
         try:
-            tree = ast.parse(path.read_bytes())
+            tree = syntax.parse(path.read_bytes())
         except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
             at = f"{where.as_posix()}:{getattr(error, 'lineno', None) or 1}"
             why = error.msg if isinstance(error, SyntaxError) else error

@@ -18,6 +18,7 @@ from timetrial.check.libraries import (
     is_hidden,
     refusal,
 )
+from timetrial.syntax import parse
 
 _SELF = ("self", "cls")
 _READERS = ("builtins.getattr", "builtins.hasattr")
@@ -156,9 +157,11 @@ def _calls(annotation: ast.expr) -> bool:
     for node in ast.walk(annotation):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             try:
-                inside = ast.parse(node.value, mode="eval")
+                inside = parse(node.value, mode="eval")
             except (SyntaxError, ValueError):
                 continue  # nobody could evaluate it
+            except (RecursionError, MemoryError):
+                return True  # too deep to look at, not to evaluate
             if any(isinstance(part, ast.Call) for part in ast.walk(inside)):
                 return True
     return False

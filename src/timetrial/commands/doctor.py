@@ -1,20 +1,27 @@
 """`timetrial doctor`: what this machine is, how steady its clock is, what a ruleset costs, what memory a step needs."""
 
 import argparse
+import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from timetrial.absent_gpus import COMPILER_OPTIONS, MODELS, absent_devices
+from timetrial.campaign import restrict
 from timetrial.commands.output import add_format, print_json, print_table
 from timetrial.cost import cost, measured_paces, per_unit, read_paces
 from timetrial.data import data_root
 from timetrial.errors import UserError
 from timetrial.fingerprint import fingerprint
+from timetrial.gpus import share_memory, trainers_share
 from timetrial.machine import hardware, packages
 from timetrial.noise import NoiseMeter
 from timetrial.ruleset import load_ruleset
+
+if TYPE_CHECKING:
+    from timetrial.workload import Workload
 
 GIB = 2**30
 
@@ -29,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     costs = parser.add_argument_group("what a ruleset costs")
     costs.add_argument("--cost", metavar="RULESET", help="at most, by workload and board, before anything starts")
     costs.add_argument("--submissions", type=int, default=1, metavar="N", help="of a board of so many (default: 1)")
-    costs.add_argument("--devices", type=int, default=1, metavar="N", help="of a machine of so many (default: 1)")
+    parser.add_argument(
+        "--devices", type=int, default=1, metavar="N", help="--cost, --gpu: of a machine of so many (default: 1)"
+    )
     costs.add_argument("--held-out", action="store_true", help="with a variant of each workload that has none there")
     paces = costs.add_mutually_exclusive_group()
     paces.add_argument(
@@ -43,12 +52,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     memory.add_argument(
         "--batch-sizes", type=_sizes, metavar="B,B,…", help="(default: a quarter and all of the workload's own)"
     )
-    memory.add_argument("--accumulate", type=int, default=1, metavar="K", help="as of `timetrial run`")
-    memory.add_argument("--remat", action="store_true", help="as of `timetrial run`")
+    memory.add_argument(
+        "--gpu", choices=MODELS, help="compiled for --devices of these, which need not be here (docs/planning.md)"
+    )
+    memory.add_argument("--ruleset", "-r", metavar="R", help="precision, and what saves memory, as it says")
+    memory.add_argument("--accumulate", type=int, metavar="K", help="as of `timetrial run`")
+    memory.add_argument("--remat", action=argparse.BooleanOptionalAction, help="as of `timetrial run`")
     add_format(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    share_memory(os.environ, judge_alone=False)
+    if args.devices < 1:
+        raise UserError(f"--devices must be at least 1, not {args.devices}")
+    if args.gpu is not None:
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the plugin looks for a driver otherwise, and says so at length
     if args.cost is not None:
         return _cost(args)
     if args.memory is not None:
@@ -69,9 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _cost(args: argparse.Namespace) -> int:
     rules = load_ruleset(args.cost)
-    for name in ("submissions", "devices"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
+    if args.submissions < 1:
+        raise UserError(f"--submissions must be at least 1, not {args.submissions}")
     paces: dict[str, float] = {}
     if args.seconds_per_step is not None:
         paces = read_paces(args.seconds_per_step)
@@ -96,30 +113,61 @@ def _cost(args: argparse.Namespace) -> int:
 
 
 def _memory(args: argparse.Namespace) -> int:
+    from jax.errors import JaxRuntimeError
+
     from timetrial.devices import Mesh
     from timetrial.memory import step_memory
-    from timetrial.registry import load_workload
-    from timetrial.workload import economical
 
-    workload = economical(load_workload(args.memory), accumulate=args.accumulate, remat=args.remat)
+    workload = _as_trained(args)
     own = workload.default_batch_size
-    mesh = Mesh.local()
-    rows = [step_memory(workload, size, mesh) for size in args.batch_sizes or sorted({max(1, own // 4), own})]
+    if args.gpu is None:
+        mesh, options = Mesh.local(), None
+    else:
+        model = MODELS[args.gpu]
+        mesh = Mesh.absent(absent_devices(model, args.devices), trainers_share(model.memory_bytes))
+        options = COMPILER_OPTIONS
+    sizes = args.batch_sizes or sorted({max(1, own // 4), own})
+    try:
+        rows = [step_memory(workload, size, mesh, options) for size in sizes]
+    except JaxRuntimeError as error:
+        raise UserError(f"XLA cannot compile a step of {workload.name!r}: {str(error).splitlines()[0]}") from None
     kind = mesh.mesh.devices.flat[0].device_kind
     if args.format == "json":
-        about = {"workload": workload.name, "accumulate": workload.accumulate, "remat": workload.remat}
+        about = {name: getattr(workload, name) for name in ("accumulate", "remat", "matmul_precision")}
         devices = {"device_kind": kind, "device_count": mesh.size, "device_memory": mesh.memory_bytes}
-        print_json(about | devices | {"bytes": rows})
+        print_json({"workload": workload.name} | about | devices | {"bytes": rows})
         return 0
-    how = (f", in {args.accumulate} parts" if args.accumulate > 1 else "") + (", computed again" if args.remat else "")
+    how = [workload.name]
+    if workload.accumulate > 1:
+        how.append(f"in {workload.accumulate} parts")
+    if workload.remat:
+        how.append("computed again")
+    if workload.matmul_precision is not None:
+        how.append(workload.matmul_precision)
     print_table(
-        f"A step of AdamW on {workload.name}{how}: MiB of each device",
+        f"A step of AdamW on {', '.join(how)}: MiB of each device",
         [{name: n if name == "batch_size" else round(n / 2**20, 2) for name, n in row.items()} for row in rows],
     )
     print(
         f"{mesh.size} x {kind} of {mesh.memory_bytes / GIB:.1f} GiB; beside the training data, which may take a quarter"
     )
     return 0
+
+
+def _as_trained(args: argparse.Namespace) -> "Workload":
+    """The workload of --memory as `timetrial run` would train it."""
+    from timetrial.registry import load_workload
+    from timetrial.workload import at_precision, economical
+
+    workload, accumulate, remat, where = load_workload(args.memory), args.accumulate, args.remat, "--accumulate"
+    if args.ruleset is not None:
+        ruleset = restrict(load_ruleset(args.ruleset), workloads=[args.memory])
+        rules = ruleset.workloads[args.memory]
+        workload = at_precision(workload, ruleset.matmul_precision)
+        if accumulate is None:
+            accumulate, where = rules.accumulate, f"ruleset {ruleset.name!r}: accumulate"
+        remat = rules.remat if remat is None else remat
+    return economical(workload, accumulate=1 if accumulate is None else accumulate, remat=bool(remat), where=where)
 
 
 def _sizes(text: str) -> list[int]:

@@ -3,11 +3,12 @@
 import argparse
 import hashlib
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from timetrial.campaign import FAILURES, Campaign, has_result, open_folder, require_runnable, restrict
+from timetrial.campaign import FAILURES, Campaign, has_result, open_folder, require_parts, require_runnable, restrict
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError
 from timetrial.instrument_log import SETS, Choice
@@ -52,13 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--launcher slurm on so many nodes (default: 1; docs/cluster.md)",
     )  # fmt: skip
     parser.add_argument(
-        "--accumulate", type=int, default=Campaign.accumulate, metavar="K",
-        help="less memory: a batch goes through the loss in K parts, one after the other (default: 1; "
-        "`timetrial doctor --memory W` says what it saves)",
+        "--accumulate", type=int, metavar="K",
+        help="less memory: a batch goes through the loss in K parts, one after the other (default: the ruleset's, by "
+        "workload; `timetrial doctor --memory W` says what it saves)",
     )  # fmt: skip
     parser.add_argument(
-        "--remat", action="store_true", help="less memory: the pass back computes again all but products"
-    )
+        "--remat", action=argparse.BooleanOptionalAction,
+        help="less memory: the pass back computes again all but products (default: the ruleset's, by workload)",
+    )  # fmt: skip
     parser.add_argument(
         "--launcher", choices=("local", "slurm"), default="local",
         help="where trials run: here (the default), or each as a task of a Slurm job array",
@@ -105,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
         studies=args.studies,
         trials=args.trials,
         points=args.points,
+        accumulate=args.accumulate,
+        remat=args.remat,
     )
     require_runnable(ruleset)
     sources = tuple(find_source(name) for name in names)
@@ -118,8 +122,6 @@ def run(args: argparse.Namespace) -> int:
     shares(side_by_side if on_cluster else side_by_side * args.processes)
     if args.container and not on_cluster:
         raise UserError("--container is for --launcher slurm")
-    if args.held_out is not None:
-        ruleset = _with_held_out(ruleset, args, console, side_by_side)
     if not args.checkpoint_every > 0:
         raise UserError(f"--checkpoint-every must be above 0, not {args.checkpoint_every:g}")
     campaign = Campaign(
@@ -131,11 +133,13 @@ def run(args: argparse.Namespace) -> int:
         instruments=Choice.of(args.instruments, args.every, args.probe_rows) if args.instruments else None,
         isolation=args.isolation,
         processes=args.processes,
-        accumulate=args.accumulate,
-        remat=args.remat,
+        accumulate=1 if args.accumulate is None else args.accumulate,
+        remat=bool(args.remat),
     )
-    if campaign.accumulate != 1:
-        _require_parts(campaign)
+    require_parts(campaign)
+    if args.held_out is not None:
+        campaign = replace(campaign, ruleset=_with_held_out(ruleset, args, console, side_by_side))
+        require_parts(campaign)
     if not on_cluster:  # there each trial looks at its own machine
         require(args.isolation)
     jobs = campaign.jobs()
@@ -167,15 +171,6 @@ def run(args: argparse.Namespace) -> int:
             f"{done}. Records in {args.out}; next: timetrial score {args.out}", highlight=False, soft_wrap=True
         )
     return 1 if {*FAILURES, "interrupted"} & set(counts) else 0
-
-
-def _require_parts(campaign: Campaign) -> None:
-    """Raises `UserError` where a workload's batches cannot go through the loss in parts."""
-    from timetrial.registry import load_workload
-    from timetrial.workload import economical
-
-    for name in campaign.ruleset.workloads:
-        economical(load_workload(name), accumulate=campaign.accumulate)
 
 
 def _submit(campaign: Campaign, args: argparse.Namespace, console: "Console") -> int:

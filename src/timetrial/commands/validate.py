@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from timetrial.campaign import require_runnable, restrict
+from timetrial.campaign import Campaign, require_parts, require_runnable, restrict
 from timetrial.commands.output import add_format, print_json
 from timetrial.errors import UserError, printable
 from timetrial.isolation.policy import Isolation, add_isolation, require
@@ -108,6 +108,9 @@ def _tried(
     from timetrial.display import Display
     from timetrial.validation.rehearsal import isolated_check, rehearsal_rules, rehearse
 
+    rules = rehearsal_rules(ruleset, fraction)
+    campaign = Campaign(out=out, ruleset=rules, sources=(source,), seed=0, isolation=isolation)
+    require_parts(campaign)
     console.print(f"Checking {source.name} ({isolation})…")
     report = isolated_check(source, list(ruleset.workloads), isolation)
     for verdict in report.verdicts:
@@ -117,7 +120,7 @@ def _tried(
     if not report.passed:
         return report, []
     with Display(console) as display:
-        return report, rehearse(source, rehearsal_rules(ruleset, fraction), out, isolation, display)
+        return report, rehearse(campaign, display)
 
 
 def _closer_look(args: argparse.Namespace, isolation: Isolation, workload: str) -> str:

@@ -26,7 +26,7 @@ from timetrial.programs import Entry, Prepared
 from timetrial.submission import Feedback, Task
 from timetrial.trainers import importable, make_trainer
 from timetrial.tuning import traced_names
-from timetrial.workload import Workload, at_precision
+from timetrial.workload import Workload, at_precision, economical
 
 Load = Callable[[str], Workload]
 
@@ -40,12 +40,14 @@ def main(load_workload: Load | None = None) -> int:
     try:
         first = pipe.receive()
         assert first is not None
+        ready = {"ready": machine.packages(), "devices": machine.devices()}
         if load_workload is None:
             from timetrial.registry import load_workload
         workload = at_precision(load_workload(first["workload"]), first["matmul_precision"])
+        workload = economical(workload, accumulate=first["accumulate"], remat=first["remat"])
         child = _Child(first, workload, pipe)
         with importable(child.source):
-            child.answer()
+            child.answer(ready)
     except BrokenWire:
         return 0  # the harness has all that it wanted, or is gone
     return 0
@@ -63,8 +65,8 @@ class _Child:
         self._platform: str = first["platform"]
         self._trainer: Any = None
 
-    def answer(self) -> None:
-        self._pipe.send({"ready": machine.packages()})
+    def answer(self, ready: Mapping[str, Any]) -> None:
+        self._pipe.send(ready)
         while True:
             asked = self._pipe.receive()
             assert asked is not None

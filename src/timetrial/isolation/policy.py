@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from timetrial.errors import UserError
+from timetrial.gpus import MEMORY, VISIBLE, device_files
 from timetrial.isolation.image import image, require_image
 
 Isolation = Literal["none", "sandbox", "docker"]
@@ -54,6 +55,8 @@ class Mounts:
     """None where the process needs no data."""
     code: Sequence[Path] = field(default_factory=tuple)
     """More folders to import from, for tests."""
+    gpus: Sequence[str] = ()
+    """As CUDA_VISIBLE_DEVICES names them."""
 
     def read_only(self) -> dict[str, Path]:
         found = {SUBMISSION: self.submission}
@@ -119,14 +122,19 @@ def _tool(name: str, message: str) -> str:
 def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[str]:
     root = os.geteuid() == 0
     words = _namespaces()
-    words += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    words += ["--size", str(64 << 20), "--perms", "1777", "--tmpfs", "/dev/shm"]
+    words += ["--proc", "/proc", "--dev", "/dev"]
+    for path in device_files(mounts.gpus) if mounts.gpus else ():
+        words += ["--dev-bind", str(path), str(path)]
+    words += ["--remount-ro", "/dev"]
+    words += ["--size", str(_shared_bytes(mounts)), "--perms", "1777", "--tmpfs", "/dev/shm"]
     words += ["--size", str(policy.scratch_bytes), "--perms", "1777", "--tmpfs", "/tmp"]
     for path in map(Path, _SYSTEM):
         if path.is_symlink():
             words += ["--symlink", str(path.readlink()), str(path)]
         elif path.exists():
             words += ["--ro-bind", str(path), str(path)]
+    if mounts.gpus:  # cuInit fails without it
+        words += ["--ro-bind", "/sys", "/sys"]
     folders = _python_folders(mounts.code)
     above = {parent for path in folders for parent in path.parents} - {Path("/"), Path("/tmp")}
     for path in sorted(above):  # or bubblewrap makes them, for root alone
@@ -136,7 +144,10 @@ def _bubblewrap(policy: Policy, mounts: Mounts, module: Sequence[str]) -> list[s
     for inside, outside in mounts.read_only().items():
         words += ["--ro-bind", str(outside), inside]
     words += ["--bind", str(mounts.exchange), EXCHANGE, "--remount-ro", "/", "--chdir", "/tmp"]
-    environment = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "PYTHONPATH": _python_path(mounts.code), **_for_xla()}
+    environment = {"HOME": "/tmp", "PATH": "/usr/bin:/bin", "PYTHONPATH": _python_path(mounts.code)}
+    environment |= _for_xla(mounts.gpus)
+    if mounts.gpus:
+        environment |= {VISIBLE: ",".join(mounts.gpus), **_alike("LD_LIBRARY_PATH")}
     for name, value in environment.items():
         words += ["--setenv", name, value]
     if root:
@@ -178,20 +189,28 @@ def _docker(policy: Policy, mounts: Mounts, module: Sequence[str], name: str) ->
     words += ["--user", f"{_user()}:{_user()}" if os.geteuid() == 0 else f"{os.geteuid()}:{os.getegid()}"]
     words += ["--ulimit", "core=0", "--ulimit", f"fsize={policy.file_bytes}", "--ulimit", f"data={policy.memory_bytes}"]
     words += _same_cores()
-    words += ["--shm-size", str(64 << 20), "--workdir", "/tmp"]
+    words += ["--shm-size", str(_shared_bytes(mounts)), "--workdir", "/tmp"]
     words += ["--tmpfs", f"/tmp:rw,nosuid,nodev,size={policy.scratch_bytes}"]
     for inside, outside in mounts.read_only().items():
         words += ["--mount", f"type=bind,source={outside},target={inside},readonly"]
     words += ["--mount", f"type=bind,source={mounts.exchange},target={EXCHANGE}"]
     for number, path in enumerate(mounts.code):
         words += ["--mount", f"type=bind,source={path},target=/code/{number},readonly"]
-    environment = {"HOME": "/tmp", **_for_xla()}
+    environment = {"HOME": "/tmp", **_for_xla(mounts.gpus)}
+    if mounts.gpus:  # numbered anew within the container
+        words += ["--gpus", f'"device={",".join(mounts.gpus)}"']
+        environment["NVIDIA_DRIVER_CAPABILITIES"] = "compute,utility"
     if mounts.code:
         environment["PYTHONPATH"] = ":".join(f"/code/{number}" for number in range(len(mounts.code)))
     for key, value in environment.items():
         words += ["--env", f"{key}={value}"]
     words += ["--entrypoint", "timeout", image()]
     return [*words, "-s", "KILL", str(int(policy.seconds) + 1), "python", "-P", *module]
+
+
+def _shared_bytes(mounts: Mounts) -> int:
+    """Of shared memory, through which several GPUs exchange what they add up."""
+    return 1 << 30 if mounts.gpus else 64 << 20
 
 
 def _same_cores() -> list[str]:
@@ -231,7 +250,11 @@ def _python_path(code: Sequence[Path]) -> str:
     return os.pathsep.join(str(path) for path in (*map(str, code), *sys.path) if path and Path(path).exists())
 
 
-def _for_xla() -> dict[str, str]:
-    """What decides the number of XLA's threads and its flags, alike on both sides; no device but processors."""
-    alike = {name: os.environ[name] for name in ("NPROC", "XLA_FLAGS") if name in os.environ}
-    return {**alike, "JAX_PLATFORMS": "cpu"}
+def _for_xla(gpus: Sequence[str]) -> dict[str, str]:
+    """What decides the number of XLA's threads, its flags and its memory, alike on both sides; and which devices."""
+    return {**_alike("NPROC", "XLA_FLAGS", *MEMORY), "JAX_PLATFORMS": "cuda,cpu" if gpus else "cpu"}
+
+
+def _alike(*names: str) -> dict[str, str]:
+    """What this process's environment says."""
+    return {name: os.environ[name] for name in names if name in os.environ}

@@ -19,6 +19,7 @@ import numpy as np
 
 from timetrial import machine
 from timetrial.errors import UserError
+from timetrial.gpus import at_work, visible_gpus
 from timetrial.isolation.guard import Guard
 from timetrial.isolation.image import MUST_AGREE, differing
 from timetrial.isolation.policy import Isolation, Mounts, Policy, command, owner
@@ -30,6 +31,8 @@ from timetrial.workload import Workload
 MODULE = ("-m", "timetrial.isolation.child")
 _LOG_BYTES = 1 << 20
 """Of what a submission prints, at most, that is kept."""
+_SETTLE_SECONDS = 2.0
+"""For which a GPU may seem at work after its last: twice the longest sample of its driver."""
 _SUSPEND_SECONDS = 5.0
 """After which a process that still runs is one whose processes wake each other."""
 
@@ -56,9 +59,12 @@ class Process:
         task: Mapping[str, Any],
         *,
         platform: str,
-        needs_data: bool,
+        trains: bool,
     ) -> None:
-        """Starts it; raises `SubmissionFailure` or `UserError` where that fails."""
+        """Starts it; raises `SubmissionFailure` or `UserError` where that fails.
+
+        One that `trains` gets the training rows, and the GPUs where `platform` is theirs; others only trace.
+        """
         self._name = f"timetrial-{uuid.uuid4().hex[:12]}"
         self._docker = isolated.isolation == "docker"
         self._folder = Path(tempfile.mkdtemp(prefix=f"{self._name}-", dir=_shared_memory()))
@@ -69,11 +75,13 @@ class Process:
         self._seconds = isolated.policy.seconds
         self._until = time.monotonic() + self._seconds
         self._closed = False
+        self._gpus = visible_gpus() if trains and platform == "cuda" else ()
         mounts = Mounts(
             submission=readable_copy(source, self._folder / "submission"),
             exchange=exchange,
-            train=_train_folder(workload, self._folder / "train") if needs_data else None,
+            train=_train_folder(workload, self._folder / "train") if trains else None,
             code=isolated.code,
+            gpus=self._gpus,
         )
         if (own := owner()) is not None:
             os.chown(exchange, *own)
@@ -91,6 +99,8 @@ class Process:
         first = {
             "workload": workload.name,
             "matmul_precision": workload.matmul_precision,
+            "accumulate": workload.accumulate,
+            "remat": workload.remat,
             "name": source.name,
             "file": source.path.name,
             "task": task,
@@ -104,7 +114,7 @@ class Process:
                     raise
                 # It has not read any code of the submission yet.
                 raise UserError(f"the isolated process did not start: {failure}") from None
-            self._compare(ready.get("ready"))
+            self._compare(ready.get("ready"), ready.get("devices") if trains else None)
             self._first = _seen_from_here(self._name) if self._docker else self._process.pid
         except BaseException:
             self.close()
@@ -153,6 +163,16 @@ class Process:
                 raise SubmissionFailure("error", "the submission's process cannot be suspended")
             _signal(running, signal.SIGSTOP)
 
+    def settle(self) -> None:
+        """Returns once the GPUs are idle, where it has some: suspended, it has asked for its last work.
+
+        Raises `SubmissionFailure` where they work on: what ran now would not be charged.
+        """
+        until = time.monotonic() + _SETTLE_SECONDS
+        while self._gpus and at_work(self._gpus):
+            if time.monotonic() >= until:
+                raise SubmissionFailure("error", "the submission left its device at work after its last answer")
+
     def resume(self) -> None:
         if self._first is None:
             self._docker_does("unpause")
@@ -192,10 +212,13 @@ class Process:
         last = f"; it last said: {_printable(lines[-1])}" if lines else ""
         return SubmissionFailure("error", f"the submission ended its process (exit code {code}){last}")
 
-    def _compare(self, theirs: Any) -> None:
+    def _compare(self, theirs: Any, devices: Any) -> None:
+        """Raises `UserError` unless it has our packages and, where `devices` is given, devices like ours."""
         ours = {name: version for name, version in machine.packages().items() if name in MUST_AGREE}
         if found := differing(ours, theirs if isinstance(theirs, dict) else {}):
             raise UserError(f"the isolated process has other packages: {found}; `make docker` makes the image")
+        if devices is not None and devices != machine.devices():
+            raise UserError(f"the isolated process has the devices {devices}, and this one {machine.devices()}")
 
     def _docker_does(self, verb: str) -> None:
         done = subprocess.run(("docker", verb, self._name), capture_output=True, text=True)

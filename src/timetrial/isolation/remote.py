@@ -51,17 +51,15 @@ class Apart:
         self._task = task
         self.platform = export.default_export_platform()
 
-    def start(self, *, needs_data: bool) -> Process:
-        return Process(
-            self._isolated, self._source, self._workload, self._task, platform=self.platform, needs_data=needs_data
-        )
+    def start(self, *, trains: bool) -> Process:
+        return Process(self._isolated, self._source, self._workload, self._task, platform=self.platform, trains=trains)
 
     def describe(self, choose: Callable[[SearchSpace], Point], *, told: str | None) -> Described:
         """Asks a process that sees no data and is ended at once; `choose` gives the trial's point.
 
         Raises `SubmissionFailure`. `told` is the workload's name, where the submission may know it.
         """
-        with self.start(needs_data=False) as process:
+        with self.start(trains=False) as process:
             try:
                 space = space_from_json(process.ask({"do": "space"}).get("space"))
                 point = choose(space)
@@ -176,6 +174,10 @@ class RemoteTrainer:
         except BrokenWire as error:
             raise _nonsense(error) from None
         return put_replicated(jax.tree.unflatten(jax.tree.structure(self._initial), arrays), self._mesh)
+
+    def settle(self) -> None:
+        """Waits for what still runs on the devices. Not charged, and so a failure where it takes long."""
+        self._process.settle()
 
     def feedback(self, feedback: Feedback) -> None:
         metrics = {name: float(value) for name, value in feedback.metrics.items()}

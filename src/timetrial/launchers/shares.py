@@ -1,18 +1,14 @@
 """The machine in equal shares, for trials side by side. jax, which takes hold of GPUs, is not imported."""
 
 import os
-import re
-import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
-from pathlib import Path
 from typing import TypeVar
 
 from timetrial import machine
 from timetrial.errors import UserError
+from timetrial.gpus import VISIBLE, visible_gpus
 
-GPUS = "CUDA_VISIBLE_DEVICES"
 _T = TypeVar("_T")
 
 
@@ -26,7 +22,7 @@ class Share:
     @property
     def environment(self) -> dict[str, str]:
         """What the trial's process finds in its environment beside the campaign's."""
-        return {GPUS: ",".join(self.gpus)} if self.gpus else {}
+        return {VISIBLE: ",".join(self.gpus)} if self.gpus else {}
 
 
 def shares(number: int) -> list[Share]:
@@ -51,38 +47,3 @@ def shares(number: int) -> list[Share]:
 def _part(whole: Sequence[_T], i: int, number: int) -> tuple[_T, ...]:
     each = len(whole) // number
     return tuple(whole[i * each : (i + 1) * each])
-
-
-def visible_gpus(
-    environment: Mapping[str, str] = os.environ,
-    listing: Callable[[], str] | None = None,
-    drivers: Path = Path("/proc/driver/nvidia/gpus"),
-) -> tuple[str, ...]:
-    """The GPUs that jax would find, as CUDA_VISIBLE_DEVICES names them; none where jax is told to use none.
-
-    Where the environment does not choose they are named by UUID, since CUDA and the driver number them differently; a
-    GPU that is divided (MIG) is there as its parts.
-    """
-    platforms = environment.get("JAX_PLATFORMS", "")
-    if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
-        return ()
-    chosen = environment.get(GPUS)
-    if chosen is not None:  # CUDA stops at the first that it does not know
-        names = (name.strip() for name in chosen.split(","))
-        return tuple(takewhile(lambda name: re.fullmatch(r"\d+|(GPU|MIG)-\S+", name), names))
-    found: list[str] = []
-    for name in re.findall(r"UUID: ((?:GPU|MIG)-[^)\s]+)", (listing or _nvidia_smi)()):
-        if name.startswith("MIG") and found and found[-1].startswith("GPU"):
-            found.pop()
-        found.append(name)
-    if not found:
-        texts = (path.read_text() for path in sorted(drivers.glob("*/information")))
-        found = [match[1] for text in texts if (match := re.search(r"GPU UUID:\s*(GPU-\S+)", text))]
-    return tuple(found)
-
-
-def _nvidia_smi() -> str:
-    try:
-        return subprocess.run(("nvidia-smi", "-L"), capture_output=True, text=True, check=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""

@@ -143,9 +143,8 @@ def _verdict(item: Mapping[str, Any]) -> Verdict:
     return Verdict(rule=str(item["rule"]), status=status, message=str(item["message"]), **texts)
 
 
-def rehearse(source: Source, ruleset: Ruleset, out: Path, isolation: Isolation, watcher: Watcher) -> list[Rehearsed]:
-    """One trial on every workload of a `rehearsal_rules` ruleset; their records are in `out`."""
-    campaign = Campaign(out=out, ruleset=ruleset, sources=(source,), seed=0, isolation=isolation)
+def rehearse(campaign: Campaign, watcher: Watcher) -> list[Rehearsed]:
+    """One trial on every workload of a campaign of `rehearsal_rules`; their records are in its folder."""
     open_folder(campaign, resume=False)
     ended: Sequence[tuple[Job, EndLine]] = run_campaign(campaign, watcher, retries=1)
     return [Rehearsed(job.workload, end) for job, end in ended]
