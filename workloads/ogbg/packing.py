@@ -23,9 +23,9 @@ PLACES = 34
 def by_packs(network: Callable[[Mapping[str, Array], Array], Array], batch: Batch, key: Array) -> Array:
     """What `network` finds of each row's molecule, float32 (B, L); it is given packs of G molecules, and finds (G, L).
 
-    If the molecules of some group take more places than its pack has, all groups take turns: of each as many rows as
-    surely fit, then the next; nothing of a turn is kept for the pass back. That is as exact, and slower. Where a batch
-    has fewer than `ROWS` rows, its pack has room for everything.
+    If the molecules of a group take more places than its pack has, its rows take turns: as many as surely fit, then the
+    next. That is as exact, and slower; nothing of a later turn is kept for the pass back. Where a batch has fewer than
+    `ROWS` rows, its pack has room for everything.
     """
     rows = len(batch["atoms"])
     divisors = [n for n in range(1, max(1, rows // ROWS) + 1) if rows % n == 0]
@@ -47,13 +47,12 @@ def by_packs(network: Callable[[Mapping[str, Array], Array], Array], batch: Batc
 
         return jax.vmap(of_group)(grouped, chosen_gb, jax.random.split(key, groups)).reshape(rows, -1)
 
-    everything_gb = jnp.ones((groups, size), bool)
     if places == whole:
-        return at_once(everything_gb, key)
+        return at_once(jnp.ones((groups, size), bool), key)
     size_gb = jnp.maximum(*counts(grouped))
     end_gb = jnp.cumsum(size_gb, axis=1)
     room = places - longest  # what starts within it ends within the pack
-    turn_gb = (end_gb - size_gb) // room
+    turn_gb = jnp.where(end_gb[:, -1:] <= places, 0, (end_gb - size_gb) // room)
 
     def take_turn(found: Array, number: Array) -> tuple[Array, None]:
         chosen_gb = turn_gb == number
@@ -62,12 +61,15 @@ def by_packs(network: Callable[[Mapping[str, Array], Array], Array], batch: Batc
         )
         return jnp.where(chosen_gb.reshape(-1, 1), more, found), None
 
-    def in_turns() -> Array:
-        nothing = jnp.zeros_like(jax.eval_shape(at_once, everything_gb, key))
-        turns = jnp.arange((whole - longest) // room + 1)
-        return jax.lax.scan(jax.checkpoint(take_turn, prevent_cse=False), nothing, turns)[0]
+    @jax.checkpoint
+    def later_turns() -> Array:
+        nothing = jnp.zeros_like(jax.eval_shape(at_once, turn_gb == 0, key))
+        turns = jnp.arange(1, (whole - longest) // room + 1)
+        again = jax.checkpoint(take_turn, prevent_cse=False)
+        return jax.lax.cond(jnp.any(turn_gb > 0), lambda: jax.lax.scan(again, nothing, turns)[0], lambda: nothing)
 
-    return jax.lax.cond(jnp.all(end_gb[:, -1] <= places), lambda: at_once(everything_gb, key), in_turns)
+    later = later_turns()  # before the first: what that keeps for its pass back is then gone when theirs begins
+    return jnp.where((turn_gb == 0).reshape(-1, 1), at_once(turn_gb == 0, key), later)
 
 
 def counts(rows: Mapping[str, Array]) -> tuple[Array, Array]:
