@@ -3,7 +3,7 @@
 A model is called with samples, which of them are heard, and (or None) which rows count in the statistics of batch norm;
 and by name with `train`, `dropout_rate` and `key`. It gives logits, and may keep `batch_stats`.
 
-Shapes: B rows, N samples, T frames, S shortened frames, L labels, V classes. Class 0 is CTC's blank.
+Shapes: B rows, N samples, T frames, S shortened frames, L labels, V classes.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,18 +13,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from timetrial.data import AnyDataset
 from timetrial.full import pieces
 from timetrial.full.audio import FRAME, heard_frames
+from timetrial.full.ctc import BLANK, ctc_loss
 from timetrial.full.padding import before_padding
 from timetrial.full.speech_layers import shortened
 from timetrial.full.utterances import CLASSES, DATASET, LABELS, SAMPLES
 from timetrial.metrics.words import word_error_rate
 from timetrial.workload import Array, Batch, Field, PyTree, Workload, row_weights
 
-BLANK = 0
 FIELDS = {
     "audio": Field((SAMPLES,), np.int16, below=2**15),
     "audio_padding": Field((), np.int32, below=SAMPLES - FRAME + 1),
@@ -57,12 +56,9 @@ def loss(outputs: Array, batch: Batch, *, label_smoothing: Any = 0.0) -> tuple[A
     `outputs` are logits (B, S, V). Labels that do not fit into the frames cost about 1e5 (Graves et al. 2006).
     """
     del label_smoothing
-    unheard_bs, unsaid_bl = ~_heard_shortened(batch), ~_said(batch)
-    labels_bl = batch["labels"].astype(jnp.int32)
-    losses = optax.ctc_loss(
-        outputs, unheard_bs.astype(jnp.float32), labels_bl, unsaid_bl.astype(jnp.float32), blank_id=BLANK
-    )
-    return losses, jnp.sum(_said(batch), axis=1, dtype=jnp.float32)
+    said_bl = _said(batch)
+    losses = ctc_loss(outputs, _heard_shortened(batch), batch["labels"], said_bl)
+    return losses, jnp.sum(said_bl, axis=1, dtype=jnp.float32)
 
 
 def decode(path: np.ndarray) -> np.ndarray:
