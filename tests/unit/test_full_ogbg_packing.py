@@ -106,13 +106,28 @@ def test_molecules_have_the_logits_that_each_has_alone(kind):
     np.testing.assert_allclose(logits(batch), expected, rtol=1e-4, atol=1e-4)
 
 
+def in_parts(function, batch):
+    """The sum of what it finds of parts too small to be packed."""
+    parts = [function(PARAMS, {name: array[i : i + 8] for name, array in batch.items()}) for i in range(0, ROWS, 8)]
+    return jax.tree.map(lambda *found: sum(found), *parts)
+
+
+@jax.jit
+def curvature(params, batch):
+    """The product of the Hessian with a vector, forwards over back."""
+    keys = jax.random.split(KEY, len(jax.tree.leaves(params)))
+    normal = [jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, jax.tree.leaves(params), strict=True)]
+    direction = jax.tree.unflatten(jax.tree.structure(params), normal)
+    return jax.jvp(lambda params: gradient(params, batch), (params,), (direction,))[1]
+
+
 @pytest.mark.parametrize("kind", ["that fit", "that do not fit", "that are not there"])
-def test_the_gradient_is_that_of_batches_too_small_to_be_packed(kind):
+@pytest.mark.parametrize("derivative", [gradient, curvature], ids=["gradient", "curvature"])
+def test_derivatives_are_those_of_batches_too_small_to_be_packed(kind, derivative):
     weights = np.arange(ROWS, dtype=np.float32) % 4 > 0
     batch = {**BATCHES[kind], "weights": weights.astype(np.float32)}
-    parts = [gradient(PARAMS, {name: array[i : i + 8] for name, array in batch.items()}) for i in range(0, ROWS, 8)]
-    expected = jax.tree.map(lambda *g: sum(g), *parts)
-    for found, wanted in zip(*map(jax.tree.leaves, (gradient(PARAMS, batch), expected)), strict=True):
+    expected = in_parts(derivative, batch)
+    for found, wanted in zip(*map(jax.tree.leaves, (derivative(PARAMS, batch), expected)), strict=True):
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max() + 1e-4)
 
 
