@@ -37,7 +37,7 @@ def ctc_loss(logits_bsv: Array, heard_bs: Array, labels_bn: Array, said_bn: Arra
         padded_sbp = jnp.pad(x_sbp, [(0, 2 * steps - frames), (0, 0), (0, 0)])
         return jnp.stack([padded_sbp[:steps], jnp.flip(padded_sbp[steps:], axis=(0, 2))], axis=1)
 
-    # no blank is needed between labels, unless they are the same
+    # no blank is needed between labels, unless they are the same; nothing lies behind the places that a roll wraps
     skips_bn = jnp.where(labels_bn == jnp.roll(labels_bn, 1, axis=1), _NEVER, 0.0)
     skips_bp = jax.lax.pad(skips_bn, _NEVER, [(0, 0, 0), (1, 1, 1)])
     skips_zbp = jnp.stack([skips_bp, jnp.roll(skips_bp[:, ::-1], 2, axis=1)])
