@@ -17,7 +17,7 @@ MEMORY = ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION")
 """What tells jax how much of a GPU's memory to take; the second is the older name."""
 _FRACTION = "0.75"
 _DRIVER = Path("/proc/driver/nvidia/gpus")
-_PLAIN = ("--format=csv,noheader,nounits",)
+_PLAIN = "--format=csv,noheader,nounits"
 _CONTROL = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps")
 
 
@@ -97,7 +97,7 @@ def at_work(gpus: Sequence[str], usage: Callable[[Sequence[str]], str] | None = 
 def driver() -> dict[str, str]:
     """Driver, highest clock and power limit of the first GPU; nothing where its driver does not tell."""
     names = ("driver", "device_clock_mhz", "device_power_limit_w")
-    told = _nvidia_smi("--query-gpu=driver_version,clocks.max.sm,power.limit", *_PLAIN)
+    told = _nvidia_smi("--query-gpu=driver_version,clocks.max.sm,power.limit", _PLAIN)
     first = [value.strip() for value in told.partition("\n")[0].split(",")]
     return dict(zip(names, first, strict=False)) if any(first) else {}
 
@@ -107,7 +107,7 @@ def _listing() -> str:
 
 
 def _usage(gpus: Sequence[str]) -> str:
-    return _nvidia_smi(f"--id={','.join(gpus)}", "--query-gpu=utilization.gpu", *_PLAIN)
+    return _nvidia_smi(f"--id={','.join(gpus)}", "--query-gpu=utilization.gpu", _PLAIN)
 
 
 def _nvidia_smi(*arguments: str) -> str:

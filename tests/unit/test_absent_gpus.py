@@ -22,6 +22,19 @@ def test_without_jax_s_cuda_plugin_the_user_is_told_what_to_install(
     assert "pip install --no-deps jax-cuda12-plugin==" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--gpu", "h100-80gb"], "--gpu is for --memory"),
+        (["--memory", "lobes", "--devices", "8"], "--devices needs --gpu"),
+        (["--memory", "lobes", "--gpu", "h100-80gb", "--devices", "0"], "--devices must be at least 1"),
+    ],
+)
+def test_options_that_would_say_nothing_are_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]):
+    assert main(["doctor", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
 def plan(gpu: str, *options: str) -> dict[str, int]:
     """Bytes of one device for a step of AdamW on 512 rows of lobes, on 8 of these."""
     if importlib.util.find_spec("jax_plugins") is None or importlib.util.find_spec("jax_plugins.xla_cuda12") is None:

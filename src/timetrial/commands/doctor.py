@@ -65,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
     share_memory(os.environ, judge_alone=False)
     if args.devices < 1:
         raise UserError(f"--devices must be at least 1, not {args.devices}")
+    if args.gpu is not None and args.memory is None:
+        raise UserError("--gpu is for --memory WORKLOAD")
+    if args.memory is not None and args.devices > 1 and args.gpu is None:
+        raise UserError("--memory counts the devices that are here; --devices needs --gpu beside it")
     if args.gpu is not None:
         os.environ.setdefault("JAX_PLATFORMS", "cpu")  # the plugin looks for a driver otherwise, and says so at length
     if args.cost is not None:
