@@ -214,8 +214,8 @@ def isolation(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def apart(isolation: str, secret: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Done]:
-    arena = Arena(tmp_path_factory.mktemp(isolation))
     isolated = (contained if isolation == "docker" else sandboxed)(policy=SMALL)
+    arena = Arena(tmp_path_factory.mktemp(isolation))
     isolated = replace(isolated, code=(*isolated.code, arena.code))
     there = {"exchange": EXCHANGE, "scratch": "/tmp"}
     if isolation == "docker":

@@ -65,6 +65,8 @@ def published() -> Path:
     folder = os.environ.get("TIMETRIAL_ALGOPERF_SUBMISSIONS")
     if not folder:
         pytest.skip("needs the published submissions: set TIMETRIAL_ALGOPERF_SUBMISSIONS to their repository's folder")
+    extra = "needs timetrial[algoperf] to set TIMETRIAL_ALGOPERF_SUBMISSIONS to their repository's folder"
+    pytest.importorskip("chex", reason=extra)
     return Path(folder)
 
 
