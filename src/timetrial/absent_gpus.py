@@ -6,7 +6,7 @@ the compiler's authors keep of these models (github.com/openxla/xla, xla/tools/h
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -37,18 +37,18 @@ class Model:
     ghz: float
 
 
+_A100 = Model(
+    name="NVIDIA A100-SXM4-40GB", capability=8, cores=108, lanes=64, shared_bytes=167936, block_bytes=166912,
+    cache_bytes=41943040, memory_bytes=42331013120, bytes_per_second=1555200000000, ghz=1.41,
+)  # fmt: skip
 MODELS = {
     "v100-16gb": Model(
         name="Tesla V100-SXM2-16GB", capability=7, cores=80, lanes=64, shared_bytes=98304, block_bytes=98304,
         cache_bytes=6291456, memory_bytes=16935419904, bytes_per_second=898048000000, ghz=1.53,
     ),
-    "a100-40gb": Model(
-        name="NVIDIA A100-SXM4-40GB", capability=8, cores=108, lanes=64, shared_bytes=167936, block_bytes=166912,
-        cache_bytes=41943040, memory_bytes=42331013120, bytes_per_second=1555200000000, ghz=1.41,
-    ),
-    "a100-80gb": Model(
-        name="NVIDIA A100-SXM4-80GB", capability=8, cores=108, lanes=64, shared_bytes=167936, block_bytes=166912,
-        cache_bytes=41943040, memory_bytes=85100068864, bytes_per_second=2039040000000, ghz=1.41,
+    "a100-40gb": _A100,
+    "a100-80gb": replace(
+        _A100, name="NVIDIA A100-SXM4-80GB", memory_bytes=85100068864, bytes_per_second=2039040000000
     ),
     "h100-80gb": Model(
         name="NVIDIA H100 80GB HBM3", capability=9, cores=132, lanes=128, shared_bytes=233472, block_bytes=232448,

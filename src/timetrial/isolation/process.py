@@ -114,7 +114,9 @@ class Process:
                     raise
                 # It has not read any code of the submission yet.
                 raise UserError(f"the isolated process did not start: {failure}") from None
-            self._compare(ready.get("ready"), ready.get("devices") if trains else None)
+            self._compare(ready.get("ready"))
+            if trains and (devices := ready.get("devices")) != machine.devices():
+                raise UserError(f"the isolated process has the devices {devices}, and this one {machine.devices()}")
             self._first = _seen_from_here(self._name) if self._docker else self._process.pid
         except BaseException:
             self.close()
@@ -212,13 +214,10 @@ class Process:
         last = f"; it last said: {_printable(lines[-1])}" if lines else ""
         return SubmissionFailure("error", f"the submission ended its process (exit code {code}){last}")
 
-    def _compare(self, theirs: Any, devices: Any) -> None:
-        """Raises `UserError` unless it has our packages and, where `devices` is given, devices like ours."""
+    def _compare(self, theirs: Any) -> None:
         ours = {name: version for name, version in machine.packages().items() if name in MUST_AGREE}
         if found := differing(ours, theirs if isinstance(theirs, dict) else {}):
             raise UserError(f"the isolated process has other packages: {found}; `make docker` makes the image")
-        if devices is not None and devices != machine.devices():
-            raise UserError(f"the isolated process has the devices {devices}, and this one {machine.devices()}")
 
     def _docker_does(self, verb: str) -> None:
         done = subprocess.run(("docker", verb, self._name), capture_output=True, text=True)
