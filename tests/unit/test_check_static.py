@@ -116,7 +116,7 @@ BREAKS = {
         "import operator; operator.attrgetter('x')",
         "import typing; typing.get_type_hints(f)",
         "def f(x: 'print(1)'): ...",
-        f"def f(x: '{'-' * 5000}1'): ...",
+        f"def f(x: '{'-' * 20_000}1'): ...",
         "@functools.singledispatch\ndef f(x): ...",
     ],
     "kernels": [
