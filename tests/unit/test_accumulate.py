@@ -39,7 +39,7 @@ def loss_and_gradients(workload: Workload, rows: int, weights: Any = None) -> An
         with problem.counted():
             return problem.loss(params, state, batch, jax.random.key(2), label_smoothing=0.1)
 
-    (mean, aux), gradients = jax.value_and_grad(loss, has_aux=True)(params)
+    (mean, aux), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return mean, gradients, aux.losses, aux.weights
 
 

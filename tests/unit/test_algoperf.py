@@ -28,6 +28,7 @@ from timetrial.submission import Batch
 from timetrial.trial import Trial, run_trial
 from timetrial.tuning import Choice, LogUniform, Uniform
 
+pytestmark = pytest.mark.usefixtures("keep_programs", "quick_compilation")
 POINT = [{"learning_rate": 0.1}]
 
 

@@ -19,7 +19,7 @@ from timetrial.record import ReplayError, RunRecord, read_record
 from timetrial.ruleset import Ruleset
 from timetrial.trial import Trial, run_trial
 
-pytestmark = pytest.mark.usefixtures("keep_programs")
+pytestmark = pytest.mark.usefixtures("keep_programs", "quick_compilation")
 
 WITH_STATE_EVERYWHERE = custom("""
     def init(params, model_state, key):

@@ -18,7 +18,7 @@ def message(record):
     return record.end.message
 
 
-pytestmark = pytest.mark.usefixtures("keep_programs")
+pytestmark = pytest.mark.usefixtures("keep_programs", "quick_compilation")
 
 
 def losses(record):
