@@ -92,6 +92,14 @@ def test_a_file_that_is_cut_off_is_refused(tmp_path):
         first_integers(tmp_path, "train")
 
 
+def test_a_file_with_a_kind_of_block_that_gzip_does_not_have_is_refused(tmp_path):
+    days_of(tmp_path, {0: LINES})
+    packed = (tmp_path / "day_0.gz").read_bytes()
+    (tmp_path / "day_0.gz").write_bytes(packed[:10] + b"\x07" + packed[11:])
+    with pytest.raises(UserError, match=r"day_0\.gz.*whole"):
+        first_integers(tmp_path, "train")
+
+
 def days_of(folder, lines):
     for day in range(24):
         (folder / f"day_{day}.gz").write_bytes(gzip.compress(text_of(lines.get(day, []))))

@@ -46,6 +46,21 @@ def test_molecules_are_read_by_split_in_the_order_of_their_numbers(tmp_path):
     assert set(one["label"].tolist()) == {UNKNOWN}
 
 
+def test_what_is_not_the_whole_archive_is_refused_with_its_name(tmp_path):
+    whole = archive(tmp_path / "pcba.zip").read_bytes()
+    place = whole.rindex(b"pcba/raw/node-feat")
+    packed = whole.index(b"pcba/raw/node-feat") + 60
+    for bytes_ in (
+        b"<html>not found</html>",
+        whole[: len(whole) // 2],
+        whole[:place] + b"pcba/raw/NODE" + whole[place + 13 :],
+        whole[:packed] + bytes(8) + whole[packed + 8 :],
+    ):
+        (tmp_path / "pcba.zip").write_bytes(bytes_)
+        with pytest.raises(UserError, match=r"pcba\.zip: .*and whole"):
+            next(read(tmp_path / "pcba.zip", "train"))
+
+
 def fits(field: Field, value: np.ndarray) -> bool:
     assert field.below is not None
     return value.shape == field.shape and value.dtype == field.dtype and 0 <= value.min() <= value.max() < field.below

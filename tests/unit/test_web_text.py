@@ -127,6 +127,14 @@ def test_half_a_file_is_refused(raw):
         rows_of(web_text.LAYOUT.parts(raw, raw, "train"))
 
 
+def test_a_file_whose_text_was_damaged_is_refused(raw):
+    path = raw / "001_00000.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:40] + bytes(200) + whole[240:])  # its index at the end is whole
+    with pytest.raises(UserError, match=r"001_00000\.parquet, as a Parquet file: .*; get it anew"):
+        rows_of(web_text.LAYOUT.parts(raw, raw, "train"))
+
+
 def test_a_symbol_of_the_twin_tells_the_next_nine_times_in_ten():
     examples = list(web_text.LAYOUT.twin("train", np.random.RandomState(0), 10))
     rows = [web_text.row(example, None) for example in examples]

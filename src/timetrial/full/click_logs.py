@@ -6,6 +6,7 @@ own. Shapes: R rows, F fields of a line, N integers, C categories.
 """
 
 import gzip
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -60,8 +61,8 @@ def _rows(path: Path, first: int, stop: int | None) -> Iterator[Example]:
 
 def _parsed_file(path: Path) -> Iterator[Row]:
     lines, left = 0, b""
-    with gzip.open(path) as file:
-        try:
+    try:
+        with gzip.open(path) as file:
             while chunk := file.read(_CHUNK):
                 text = left + chunk
                 cut = text.rfind(b"\n") + 1
@@ -70,9 +71,9 @@ def _parsed_file(path: Path) -> Iterator[Row]:
                 lines, left = lines + len(rows["label"]), text[cut:]
             if left:
                 raise ValueError("the last line has no end")
-        except (ValueError, EOFError, OSError) as error:
-            at = f"{path}, among the lines from {lines + 1:,} on"
-            raise UserError(f"{at}: {error}; is this a file of the Criteo 1TB click logs, and whole?") from None
+    except (ValueError, EOFError, OSError, zlib.error) as error:
+        at = f"{path}, among the lines from {lines + 1:,} on"
+        raise UserError(f"{at}: {error}; is this a file of the Criteo 1TB click logs, and whole?") from None
 
 
 def parsed(text: bytes) -> Row:

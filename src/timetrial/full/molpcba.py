@@ -3,6 +3,7 @@
 import gzip
 import io
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -46,15 +47,18 @@ def parts(raw: Path, folder: Path, split: str) -> Sequence[Callable[[], Iterator
 
 def read(archive: Path, split: str) -> Iterator[Example]:
     """The molecules of a split by scaffolds, in the order of their numbers."""
-    with zipfile.ZipFile(archive) as files:
-        chosen = np.sort(_numbers(files, f"split/scaffold/{split}", np.int64)[:, 0])
-        labels = _labels(files)
-        atoms, bonds = _numbers(files, "raw/node-feat", np.uint8), _numbers(files, "raw/edge-feat", np.uint8)
-        ends = _numbers(files, "raw/edge", np.int32)
-        first_atom, first_bond = (
-            np.append(0, np.cumsum(_numbers(files, f"raw/num-{what}-list", np.int64)[:, 0]))
-            for what in ("node", "edge")
-        )
+    try:
+        with zipfile.ZipFile(archive) as files:
+            chosen = np.sort(_numbers(files, f"split/scaffold/{split}", np.int64)[:, 0])
+            labels = _labels(files)
+            atoms, bonds = _numbers(files, "raw/node-feat", np.uint8), _numbers(files, "raw/edge-feat", np.uint8)
+            ends = _numbers(files, "raw/edge", np.int32)
+            first_atom, first_bond = (
+                np.append(0, np.cumsum(_numbers(files, f"raw/num-{what}-list", np.int64)[:, 0]))
+                for what in ("node", "edge")
+            )
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError) as error:
+        raise UserError(f"{archive}: {error}; is it OGB's archive of ogbg-molpcba, and whole?") from None
     for molecule in chosen:
         of_bonds = slice(first_bond[molecule], first_bond[molecule + 1])
         yield {

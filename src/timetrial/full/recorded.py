@@ -10,6 +10,7 @@ layouts and pipelines of a data set are in `timetrial.full`, not in the workload
 
 import functools
 import json
+import resource
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from timetrial.data import SEAL, SPLITS, UNKNOWN_SHA256, AnyDataset, State, Watch, data_root, using
+from timetrial.errors import UserError
 
 Example = Mapping[str, Any]
 """What a record holds, by feature: bytes, numbers and arrays, nothing decoded."""
@@ -26,6 +28,8 @@ Row = dict[str, Any]
 in arrays with an axis of rows."""
 RAW_FOLDER = "raw"
 TWIN_ROWS: Mapping[str, int] = {"train": 256, "valid": 32, "test": 32}
+_OTHER_FILES = 64
+"""That a process has open beside shards, at least."""
 SHARDS = "shards.json"
 """In the folder of a split: the numbers of records and of rows of each shard."""
 
@@ -199,6 +203,22 @@ def _twin_examples(layout: Layout, split: str) -> Iterator[Example]:
     return layout.twin(split, np.random.RandomState(SPLITS.index(split)), TWIN_ROWS[split])
 
 
+def _allow_open(shards: int) -> None:
+    """Lets this process open so many files more; each shard that was read of stays open.
+
+    The limit that a shell sets as a rule, 1,024, is less than ImageNet and Criteo 1TB have shards.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = float("inf") if hard == resource.RLIM_INFINITY else hard
+    if most < shards + _OTHER_FILES:
+        raise UserError(
+            f"a split is in {shards:,} files, which a process keeps open, and it may open {hard:,} at most: raise the "
+            "hard limit (`ulimit -Hn`; of a container, `--ulimit nofile=…`)"
+        )
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (int(min(soft + shards, most)), hard))
+
+
 def _needs(layout: Layout) -> str | None:
     """What to put where, as long as something is missing or has another size than is published."""
     folder = raw_folder(layout)
@@ -284,6 +304,7 @@ class RecordSplit:
         """The records, by number: opened in each process that reads them."""
         import tensorflow_datasets as tfds
 
+        _allow_open(len(self._first_record) - 1)
         builder: Any = tfds.builder_from_directory(str(self._folder))
         return builder.as_data_source(split=self._folder.name)
 

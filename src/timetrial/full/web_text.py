@@ -90,7 +90,7 @@ def _texts(files: Sequence[Path], split: str) -> Iterator[list[str]]:
             for batch in extra("pyarrow.parquet").ParquetFile(file).iter_batches(_BATCH, columns=["id", "text"]):
                 documents = batch.to_pylist()
                 yield [found["text"] for found in documents if found["text"] and split_of(found["id"]) == split]
-        except extra("pyarrow").ArrowException as error:
+        except (extra("pyarrow").ArrowException, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{file}, as a Parquet file: {str(error).splitlines()[0]}; get it anew") from None
 
 
