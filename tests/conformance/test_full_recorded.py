@@ -2,6 +2,8 @@
 
 import functools
 import json
+import resource
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,10 @@ from toy_trials import rules, run
 from toys import toy_workload
 
 from timetrial.batches import EpochStream, stretch
-from timetrial.data import UNKNOWN_SHA256, InMemory
+from timetrial.data import UNKNOWN_SHA256, DataFolderError, InMemory
 from timetrial.devices import Mesh
 from timetrial.errors import UserError
+from timetrial.full import recording
 from timetrial.full.recorded import RawFile
 from timetrial.stream import from_host
 
@@ -96,6 +99,53 @@ def test_preparing_goes_on_after_the_last_part_that_was_done(root):
     digits(parts=noting).prepare()
     assert reads == [("valid", 1), ("test", 0), ("test", 1)]
     assert (whole / "SHA256").read_text() == sealed
+
+
+def test_a_preparation_that_goes_on_needs_no_room_for_what_is_written_already(root, monkeypatch):
+    def failing(raw, folder, split):
+        if split == "valid":
+            raise Killed
+        return parts(raw, folder, split)
+
+    with pytest.raises(Killed):
+        digits(parts=failing).prepare()
+    written = sum(path.stat().st_size for path in root.glob("digits/.staging/train/*"))
+    disk = recording.shutil.disk_usage(root)._replace(free=digits().layout.space_bytes - written)
+    monkeypatch.setattr(recording.shutil, "disk_usage", lambda path: disk)
+    digits().prepare()
+
+
+def test_a_disk_that_fills_up_is_said_and_the_same_command_goes_on(root, monkeypatch):
+    from array_record.python import array_record_module
+
+    class Full(array_record_module.ArrayRecordWriter):
+        def close(self):
+            raise RuntimeError("write() failed: No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(array_record_module, "ArrayRecordWriter", Full)
+        with pytest.raises(DataFolderError, match="No space left on device; make room"):
+            digits().prepare()
+    assert len(digits().rows("train")) == ROWS["train"]
+
+
+def test_a_process_may_keep_all_shards_open(root, monkeypatch):
+    monkeypatch.setattr(recording, "_SHARD_BYTES", 1)
+    train = digits().rows("train")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = len([*Path("/proc/self/fd").iterdir()]) + len(train) // 2
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    try:
+        assert train.take(np.arange(len(train)), None)["x"].tolist() == list(range(len(train)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_more_shards_than_a_process_may_ever_open_are_an_error_that_names_the_limit(root, monkeypatch):
+    train = digits().rows("train")
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (20, 40))
+    with pytest.raises(UserError, match=r"2 files, .* open 40 at most: raise the hard limit"):
+        train.take(np.arange(1), None)
 
 
 def test_another_version_begins_anew(root):

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -104,7 +104,7 @@ def _records(path: Path) -> list[bytes]:
 
 
 def _check_room(dataset: Recorded, staging: Path) -> None:
-    written = sum(path.stat().st_size for path in staging.iterdir())
+    written = sum(path.stat().st_size for path in staging.rglob("*") if path.is_file())
     needed, free = dataset.layout.space_bytes - written, shutil.disk_usage(staging).free
     if free < needed:
         raise UserError(
@@ -181,17 +181,29 @@ def _write_part(dataset: Recorded, examples: Iterator[Example], stem: Path) -> I
     for example in records:
         record: bytes = serializer.serialize_example(features.encode_example(dict(example)))
         if writer is not None and shard.bytes + len(record) > _SHARD_BYTES:
-            writer.close()
+            with _refusals():
+                writer.close()
             yield shard
             writer, shard, number = None, Shard(0, 0, 0), number + 1
-        if writer is None:
-            writer = ArrayRecordWriter(f"{stem}-{number}", "group_size:1")  # records are read one by one
-        writer.write(record)
+        with _refusals():
+            if writer is None:
+                writer = ArrayRecordWriter(f"{stem}-{number}", "group_size:1")  # records are read one by one
+            writer.write(record)
         rows = 1 if dataset.layout.block == 1 else len(next(iter(example.values())))
         shard = Shard(shard.records + 1, shard.rows + rows, shard.bytes + len(record))
     if writer is not None:
-        writer.close()
+        with _refusals():
+            writer.close()
         yield shard
+
+
+@contextlib.contextmanager
+def _refusals() -> Generator[None]:
+    """Has what the disk refuses raised as `OSError`; array_record raises `RuntimeError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(str(error)) from None
 
 
 def _blocks(examples: Iterator[Example], rows: int) -> Iterator[dict[str, np.ndarray]]:
