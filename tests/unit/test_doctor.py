@@ -2,10 +2,12 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from digits import toy_records
 from toys import toy_workload
 
 from timetrial import calibration, registry
@@ -132,6 +134,22 @@ def test_the_memory_of_a_workload_is_shown_by_batch_size(
     assert [row["batch_size"] for row in found["bytes"]] == [8, 32]
     assert main(asked) == 0
     assert "A step of AdamW on toy, in 2 parts, computed again: MiB of each device" in capsys.readouterr().out
+
+
+def test_training_data_are_beside_a_step_only_where_they_lie_on_the_device(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    for data, said in ((toy_workload().data, True), (toy_records(), False)):
+        monkeypatch.setattr(registry, "load_workload", lambda name, data=data: replace(toy_workload(), data=data))
+        assert main(["doctor", "--memory", "toy", "--batch-sizes", "8"]) == 0
+        assert ("beside the training data" in capsys.readouterr().out) == said
+
+
+@pytest.mark.parametrize("sizes", ["0", "16,", "16 32", "-1", "many"])
+def test_what_batch_sizes_are_is_said_where_they_are_none(sizes: str, capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit):
+        main(["doctor", "--memory", "lobes", f"--batch-sizes={sizes}"])
+    assert f"{sizes!r} is not made of numbers from 1 on" in capsys.readouterr().err
 
 
 def test_the_memory_of_a_workload_is_that_under_a_ruleset_but_for_what_is_asked(

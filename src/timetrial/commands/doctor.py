@@ -15,6 +15,7 @@ from timetrial.cost import cost, measured_paces, per_unit, read_paces
 from timetrial.data import data_root
 from timetrial.errors import UserError
 from timetrial.fingerprint import fingerprint
+from timetrial.full.recorded import Recorded
 from timetrial.gpus import share_memory, trainers_share
 from timetrial.machine import hardware, packages
 from timetrial.noise import NoiseMeter
@@ -152,9 +153,8 @@ def _memory(args: argparse.Namespace) -> int:
         f"A step of AdamW on {', '.join(how)}: MiB of each device",
         [{name: n if name == "batch_size" else round(n / 2**20, 2) for name, n in row.items()} for row in rows],
     )
-    print(
-        f"{mesh.size} x {kind} of {mesh.memory_bytes / GIB:.1f} GiB; beside the training data, which may take a quarter"
-    )
+    data = "" if isinstance(workload.data, Recorded) else "; beside the training data, which may take a quarter"
+    print(f"{mesh.size} x {kind} of {mesh.memory_bytes / GIB:.1f} GiB{data}")
     return 0
 
 
@@ -175,11 +175,11 @@ def _as_trained(args: argparse.Namespace) -> "Workload":
 
 
 def _sizes(text: str) -> list[int]:
-    """`text`, as in "16,32", as batch sizes; ValueError where it is none."""
-    sizes = [int(part) for part in text.split(",")]
-    if min(sizes) < 1:
-        raise ValueError(text)
-    return sizes
+    """`text`, as in "16,32", as batch sizes."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not made of numbers from 1 on with commas between, as in 16,32")
+    return [int(part) for part in parts]
 
 
 def _words(row: Mapping[str, Any]) -> dict[str, Any]:
