@@ -210,6 +210,18 @@ def test_what_is_not_as_published_is_refused(root, changes, message):
     assert dataset.state() == "absent"
 
 
+def test_raw_files_of_another_count_are_read_again_when_they_were_put_right(root, monkeypatch):
+    monkeypatch.setattr(recording, "_SHARD_BYTES", 1)
+    path = root / "raw" / "digits" / "train-1.txt"
+    right = path.read_text()
+    path.write_text(right + " 99")
+    with pytest.raises(UserError, match="give 51 rows of train"):
+        digits().prepare()
+    path.write_text(right)
+    assert digits().rows("train").take(np.arange(50), None)["x"].tolist() == list(range(50))
+    assert not [*digits().folder().glob("train/1-*")]
+
+
 def test_a_count_that_nobody_published_is_taken_as_it_is_found(root):
     assert len(digits(sizes=dict.fromkeys(ROWS)).rows("valid")) == ROWS["valid"]
 

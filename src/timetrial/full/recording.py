@@ -47,6 +47,14 @@ class _Progress:
 
     def note(self, what: str, value: Any = True) -> None:
         self.done[what] = value
+        self._keep()
+
+    def forget(self, split: str) -> None:
+        """The parts of a split are to be read again."""
+        self.done = {what: value for what, value in self.done.items() if not what.startswith(f"{split}-")}
+        self._keep()
+
+    def _keep(self) -> None:
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(self.done))
         fresh.replace(self._path)
@@ -155,6 +163,8 @@ def _write_split(dataset: Recorded, split: str, root: Path, staging: Path, progr
         shards += found
     rows = sum(shard.rows for shard in shards)
     if expected not in (None, rows):
+        progress.forget(split)  # or raw files that were put right would not be read
+        shutil.rmtree(folder)
         raise UserError(
             f"data set {dataset.name}: the raw files give {rows:,} rows of {split}, {expected:,} are expected; compare "
             f"them with what is published ({dataset.citation or dataset.name})"
