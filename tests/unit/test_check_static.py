@@ -204,6 +204,13 @@ BREAKS = {
         "SEARCH_SPACE = {}\nSEARCH_SPACE['a'] = LogUniform(1, 2)",
         "SEARCH_SPACE = {}\nSEARCH_SPACE.update(a=1)",
         "SEARCH_SPACE = {**other}",
+        "SEARCH_SPACE, other = {'a': LogUniform(1, LARGEST)}, 0",
+        "for SEARCH_SPACE in [{'a': LogUniform(1, LARGEST)}]: pass",
+        "(SEARCH_SPACE := {'a': LogUniform(1, LARGEST)})",
+        "class SEARCH_SPACE: pass",
+        "match {'a': LogUniform(1, LARGEST)}:\n  case SEARCH_SPACE: pass",
+        "from .helper import SPACE as SEARCH_SPACE",
+        "from math import pi as SEARCH_SPACE",
     ],
 }
 """What breaks each rule: in the last line that is no continuation, or in the file as a whole."""
@@ -254,6 +261,7 @@ PASSES = [
     '"""' + "What the lobes of the flights do, at length. " * 100 + '"""',
     "SEARCH_SPACE = {'a': LogUniform(1e-4, 10**-2, default=1 / 300), 'b': Choice(['x', 'y'])}",
     "SEARCH_SPACE = [{'a': 0.1, 'b': True}, {'a': -0.2, 'b': False}]",
+    "from .helper import SEARCH_SPACE",
     "space = {}\nspace.update(a=1)",
 ]
 
