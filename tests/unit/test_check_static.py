@@ -78,6 +78,12 @@ BREAKS = {
     ],
     "reach": [
         "x = open('f')",
+        "def f(open=open): ...",
+        "def f(eval):\n  class A:\n    if 0: eval = 1\n    x = eval('1')",
+        "def f(eval):\n  def g():\n    global eval\n    eval('1')",
+        "def f(x=lambda eval: 0): eval('1')",
+        "@eval\ndef f(eval): ...",
+        "def f(np):\n  import jax as np\n  np.live_arrays()",
         "eval('1')",
         "exec('1')",
         "__import__('os')",
@@ -262,6 +268,9 @@ PASSES = [
     "SEARCH_SPACE = {'a': LogUniform(1e-4, 10**-2, default=1 / 300), 'b': Choice(['x', 'y'])}",
     "SEARCH_SPACE = [{'a': 0.1, 'b': True}, {'a': -0.2, 'b': False}]",
     "from .helper import SEARCH_SPACE",
+    "def loss(input, *, vars=None): return input + sum(vars)",
+    "x = lambda input: [input * y for y in range(3)]",
+    "from jax import tree\ndef norm(tree): return jnp.sqrt(sum(tree))",
     "space = {}\nspace.update(a=1)",
 ]
 
