@@ -196,6 +196,27 @@ def test_check_replays_a_submission_and_finds_that_it_counts_its_evals(tmp_path:
     assert said["purity"] == "fail"
 
 
+MIXES_ROWS = "\0".join((CUSTOM, """
+    def step(problem, state, batch, key):
+        mixed = [0.5 * (rows + rows[::-1]) if rows.dtype == jnp.float32 else rows for rows in batch.rows]
+        return gradient_step(problem, state, batch._replace(rows=tuple(mixed)), key)
+""", MAKE))  # fmt: skip
+
+
+def test_rows_that_were_mixed_are_trained_on_where_nobody_looks_at_them(tmp_path: Path):
+    honest, mixed = (run(tmp_path / name, text) for name, text in (("a", CUSTOM + "\0" + MAKE), ("b", MIXES_ROWS)))
+    assert [record.evals[-1].step for record in (honest, mixed)] == [200, 200]
+    assert mixed.evals[-1].metrics != honest.evals[-1].metrics
+    assert not broken_rules(write(tmp_path, MIXES_ROWS.replace(", time", "")))
+
+
+@pytest.mark.slow
+def test_check_finds_rows_that_were_mixed(tmp_path: Path):
+    said = {verdict.rule: verdict.status for verdict in check(write(tmp_path, MIXES_ROWS), [])}
+    assert said["contract"] == "pass"
+    assert said["rows"] == "fail"
+
+
 STATISTICS = "\0".join((CUSTOM, """
     def eval_params(problem, state, batch, key):
         return state.params, [100 * leaf for leaf in state.model_state]

@@ -1,5 +1,6 @@
 """A bundle says what was handed in; `verify` finds whatever does not hold, and runs nothing of it."""
 
+import hashlib
 import json
 import random
 import tempfile
@@ -112,6 +113,22 @@ def test_files_that_are_missing_or_were_added_are_named(tmp_path: Path):
     message = broken(tmp_path, path)["files"]
     assert "environment.txt is missing" in message
     assert "submission/weights.py is not in the manifest" in message
+
+
+@pytest.mark.parametrize("name", ["__pycache__/submission.cpython-311.pyc", ".venv/hidden.py", "__pycache__/a/b.py"])
+def test_a_file_that_neither_the_hash_nor_the_rules_read_is_found_although_the_manifest_has_it(
+    tmp_path: Path, name: str
+):
+    path = bundle(tmp_path)
+
+    def hide(files: dict[str, bytes]) -> None:
+        files[f"submission/{name}"] = b"HIDDEN = True\n"
+        listed = {n: hashlib.sha256(content).hexdigest() for n, content in files.items() if n != "manifest.json"}
+        with_manifest(files=listed)(files)
+
+    rewrite(path, hide)
+
+    assert name in broken(tmp_path, path)["source"]
 
 
 def test_a_source_that_breaks_a_static_rule_is_found_although_its_report_says_otherwise(tmp_path: Path):

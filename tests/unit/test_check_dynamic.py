@@ -68,7 +68,7 @@ def test_an_ordinary_submission_passes_every_rule_static_and_dynamic_on_the_cana
     everywhere = ["contract", "finite", "purity", "evaluation", "growth", "memory"]
     rules = {where: [v.rule for v in report.verdicts if v.workload == where] for where in (None, "canary", "toy")}
     assert rules[None] == [*RULES, "import", "search space"]
-    assert rules["canary"] == [*everywhere, "determinism", "disguise"]
+    assert rules["canary"] == [*everywhere, "determinism", "rows", "disguise"]
     assert rules["toy"] == [*everywhere, "disguise"]
 
 
@@ -171,6 +171,58 @@ def test_who_recognises_a_workload_by_shapes_order_or_hints_is_caught_in_disguis
     found = on_toy(tmp_path, rate_where(condition))
     assert list(found) == ["disguise"]
     assert found["disguise"][0] == "fail"
+
+
+def passing_through_the_loss(rows: str) -> str:
+    """A submission whose batches are made so of those that are drawn."""
+    return custom(f"""
+        def step(problem, state, batch, key):
+            return gradient_step(problem, state, {rows}, key)
+    """)
+
+
+ALTERED = [
+    "batch._replace(rows=tuple(0.5 * (r + r[::-1]) if r.dtype == jnp.float32 else r for r in batch.rows))",
+    "batch._replace(rows=tuple(r[::-1] if r.dtype == jnp.float32 else r for r in batch.rows))",
+    "jax.tree.map(jnp.zeros_like, batch)",
+]
+KEPT = [
+    "batch.take(jax.random.permutation(key, batch.size)[: batch.size // 2])",
+    "batch.take(jnp.zeros(batch.size, int)).reweight(jnp.linspace(0, 1, batch.size))",
+    "batch._replace(rows=tuple(r.astype(jnp.bfloat16) if r.dtype == jnp.float32 else r for r in batch.rows))",
+    "jax.tree.map(lambda r: jnp.zeros_like(r).at[0].set(r[0]), batch.reweight(jnp.arange(batch.size) == 0.0))",
+]
+
+
+@pytest.mark.parametrize("rows", ALTERED)
+def test_rows_that_are_none_of_those_drawn_are_found(tmp_path: Path, rows: str):
+    assert first_failure(tmp_path, passing_through_the_loss(rows)).rule == "rows"
+
+
+@pytest.mark.parametrize("rows", KEPT)
+def test_rows_that_are_chosen_repeated_or_reweighted_are_as_they_were_drawn(tmp_path: Path, rows: str):
+    source = write(tmp_path, passing_through_the_loss(rows))
+    checked = _Checked(source, load(source), toy_workload())
+    assert checked._unaltered().status == "pass"
+
+
+ROW_BY_ROW = custom("""
+    def step(problem, state, batch, key):
+        def of(row):
+            one = jax.tree.map(lambda x: x[None], row)
+            return jax.grad(lambda p: problem.loss(p, state.model_state, one, key)[0])(state.params)
+        def part(total, rows):
+            return jax.tree.map(lambda t, g: t + g.sum(0), total, jax.vmap(of)(rows)), None
+        parts = jax.tree.map(lambda x: x.reshape(2, -1, *x.shape[1:]), BATCH)
+        grads, _ = jax.lax.scan(part, jax.tree.map(jnp.zeros_like, state.params), parts)
+        return state._replace(params=[p - 1e-3 * g for p, g in zip(state.params, grads)]), {"loss": jnp.float32(0)}
+""")
+
+
+@pytest.mark.parametrize(("batch", "status"), [("batch", "pass"), ("jax.tree.map(lambda x: x + 1, batch)", "fail")])
+def test_rows_are_looked_at_within_loops_and_one_by_one(tmp_path: Path, batch: str, status: str):
+    source = write(tmp_path, ROW_BY_ROW.replace("BATCH", batch))
+    assert _Checked(source, load(source), toy_workload())._unaltered().status == status
 
 
 def test_who_goes_by_what_a_disguise_keeps_is_not_accused(tmp_path: Path):

@@ -78,6 +78,12 @@ BREAKS = {
     ],
     "reach": [
         "x = open('f')",
+        "def f(open=open): ...",
+        "def f(eval):\n  class A:\n    if 0: eval = 1\n    x = eval('1')",
+        "def f(eval):\n  def g():\n    global eval\n    eval('1')",
+        "def f(x=lambda eval: 0): eval('1')",
+        "@eval\ndef f(eval): ...",
+        "def f(np):\n  import jax as np\n  np.live_arrays()",
         "eval('1')",
         "exec('1')",
         "__import__('os')",
@@ -204,6 +210,13 @@ BREAKS = {
         "SEARCH_SPACE = {}\nSEARCH_SPACE['a'] = LogUniform(1, 2)",
         "SEARCH_SPACE = {}\nSEARCH_SPACE.update(a=1)",
         "SEARCH_SPACE = {**other}",
+        "SEARCH_SPACE, other = {'a': LogUniform(1, LARGEST)}, 0",
+        "for SEARCH_SPACE in [{'a': LogUniform(1, LARGEST)}]: pass",
+        "(SEARCH_SPACE := {'a': LogUniform(1, LARGEST)})",
+        "class SEARCH_SPACE: pass",
+        "match {'a': LogUniform(1, LARGEST)}:\n  case SEARCH_SPACE: pass",
+        "from .helper import SPACE as SEARCH_SPACE",
+        "from math import pi as SEARCH_SPACE",
     ],
 }
 """What breaks each rule: in the last line that is no continuation, or in the file as a whole."""
@@ -254,6 +267,10 @@ PASSES = [
     '"""' + "What the lobes of the flights do, at length. " * 100 + '"""',
     "SEARCH_SPACE = {'a': LogUniform(1e-4, 10**-2, default=1 / 300), 'b': Choice(['x', 'y'])}",
     "SEARCH_SPACE = [{'a': 0.1, 'b': True}, {'a': -0.2, 'b': False}]",
+    "from .helper import SEARCH_SPACE",
+    "def loss(input, *, vars=None): return input + sum(vars)",
+    "x = lambda input: [input * y for y in range(3)]",
+    "from jax import tree\ndef norm(tree): return jnp.sqrt(sum(tree))",
     "space = {}\nspace.update(a=1)",
 ]
 

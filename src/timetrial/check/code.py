@@ -2,7 +2,7 @@
 
 import ast
 import builtins
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -42,6 +42,8 @@ class Module:
     """Names that imports bind anywhere in the file, and what they stand for: `jnp` for `jax.numpy`."""
     siblings: Mapping[str, "Module"] = field(repr=False)
     """All files of the submission, by name."""
+    parameters: frozenset[int] = field(default_factory=frozenset[int], repr=False)
+    """The `id`s of names that stand for a parameter of a function around them, and so for nothing else."""
 
     def nodes(self) -> Iterator[ast.AST]:
         return ast.walk(self.tree)
@@ -54,9 +56,9 @@ class Module:
         """The dotted name that an expression stands for (`jax.config.update`); None where it is no name.
 
         Names that nothing imports are taken for builtins where there are such, whatever the file assigns to them, and
-        names of the submission's own modules for what those import under them.
+        names of the submission's own modules for what those import under them. A parameter is no name of either.
         """
-        if isinstance(node, ast.Name):
+        if isinstance(node, ast.Name) and id(node) not in self.parameters:
             if node.id in self.bindings:
                 return self._through_siblings(self.bindings[node.id])
             return f"builtins.{node.id}" if hasattr(builtins, node.id) else None
@@ -116,6 +118,7 @@ def parse(source: Source) -> tuple[dict[str, Module], list[Finding]]:
             tree=tree,
             bindings=dict(_bindings(tree, name, is_package=is_package)),
             siblings=modules,
+            parameters=frozenset(_parameters(tree)),
         )
     return modules, broken
 
@@ -125,6 +128,35 @@ def _depth(tree: ast.AST) -> int:
     while level:
         depth, level = depth + 1, [child for node in level for child in ast.iter_child_nodes(node)]
     return depth
+
+
+def _parameters(tree: ast.Module) -> Iterator[int]:
+    """The `id`s of the names in functions' bodies that stand for a parameter of theirs.
+
+    Classes within a function are left out: what their bodies do not bind themselves they find among the builtins.
+    """
+    for function in ast.walk(tree):
+        if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            continue
+        given = function.args
+        own = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+        inside = list(_outside_classes([function.body] if isinstance(function, ast.Lambda) else function.body))
+        names = {argument.arg for argument in own if argument is not None}
+        for node in inside:
+            if isinstance(node, (ast.Global, ast.Nonlocal)):
+                names.difference_update(node.names)
+            elif isinstance(node, (ast.Import, ast.ImportFrom)):
+                names -= {(alias.asname or alias.name).partition(".")[0] for alias in node.names}
+        yield from (id(node) for node in inside if isinstance(node, ast.Name) and node.id in names)
+
+
+def _outside_classes(nodes: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if not isinstance(node, ast.ClassDef):
+            yield node
+            waiting += ast.iter_child_nodes(node)
 
 
 def _bindings(tree: ast.Module, name: str, *, is_package: bool) -> Iterator[tuple[str, str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from timetrial import variants
 from timetrial.check.canary import canary
 from timetrial.check.disguise import disguised, likeness
+from timetrial.check.given import Given
 from timetrial.check.report import Verdict
 from timetrial.check.steps import (
     STEPS,
@@ -98,6 +99,8 @@ class _Checked:
             return
         yield self._determinism({"started anew": self._loaded, "imported anew": again}, self._first)
         yield from self._points()
+        if self._source.api == "timetrial":  # AlgoPerf's API hands batches to the model itself
+            yield self._unaltered()
         yield self._in_disguise(self._first)
 
     def on_workload(self) -> Iterator[Verdict]:
@@ -210,6 +213,18 @@ class _Checked:
                 self._second_leg(self._workload, other)
             except SubmissionFailure as failure:
                 yield self._failed("search space", f"at the point {dict(other)}: {failure}", "narrow the search space")
+
+    def _unaltered(self) -> Verdict:
+        """Every row that passes through the loss is one of those that were drawn."""
+        given = Given(self._workload)
+        try:
+            self._second_leg(given.workload, self._point)
+        except SubmissionFailure as failure:  # a transformation that takes no callback
+            return self._warned("rows", f"not looked at: {failure}", "nothing, if it leaves rows as they are drawn")
+        if altered := given.altered(on_noise(self._workload).split("train")):
+            todo = "choose, repeat or reweight rows (Batch.take, Batch.reweight); do not mix, change or make them"
+            return self._failed("rows", f"{altered:,} rows through the loss are none that were drawn", todo)
+        return self._passed("rows", "every row through the loss is one that was drawn")
 
     def _in_disguise(self, first: Leg) -> Verdict:
         """Trains the same problem under other shapes, another order and other hints, and compares the updates."""

@@ -74,6 +74,7 @@ def search_space(module: Module) -> Iterator[Finding]:
     """`SEARCH_SPACE` is one literal at the top of a file, which nothing changes: the same for all workloads."""
     literal = f"write {_SPACE} = {{…}} or [{{…}}] once, at the top level, of numbers and timetrial's distributions"
     top = {id(node) for node in module.tree.body}
+    plain: set[int] = set()
     assignments = 0
     for node in module.nodes():
         if isinstance(node, (ast.Assign, ast.AnnAssign)):
@@ -85,6 +86,9 @@ def search_space(module: Module) -> Iterator[Finding]:
                 yield Finding("fail", module.at(node), f"{_SPACE} is assigned inside a block", literal)
             elif node.value is not None and (part := _not_literal(module, node.value)) is not None:
                 yield Finding("fail", module.at(part), f"{_SPACE} depends on `{ast.unparse(part)[:60]}`", literal)
+            plain.update(map(id, targets))
+        elif id(node) not in plain and _binds_space(module, node):
+            yield Finding("fail", module.at(node), f"{_SPACE} is no plain assignment", literal)
         elif _changes_space(node):
             yield Finding("fail", module.at(node), f"{_SPACE} is changed after it was written", literal)
     if assignments > 1:
@@ -109,6 +113,21 @@ def _not_literal(module: Module, node: ast.expr) -> ast.expr | None:
     else:
         return node
     return next((part for child in children if (part := _not_literal(module, child)) is not None), None)
+
+
+def _binds_space(module: Module, node: ast.AST) -> bool:
+    """Whether a node gives the space's name to something; that of another of the submission's files may be imported."""
+    if isinstance(node, (ast.Import, ast.ImportFrom)):
+        bound = zip(node.names, module.imported(node), strict=True)
+        return any(
+            (alias.asname or alias.name) == _SPACE and not (dotted.startswith(".") and alias.name == _SPACE)
+            for alias, dotted in bound
+        )
+    if isinstance(node, ast.Name):
+        return node.id == _SPACE and isinstance(node.ctx, ast.Store)
+    if isinstance(node, (ast.FunctionDef, ast.ClassDef, ast.MatchAs, ast.MatchStar)):
+        return node.name == _SPACE
+    return isinstance(node, ast.MatchMapping) and node.rest == _SPACE
 
 
 def _changes_space(node: ast.AST) -> bool:

@@ -158,6 +158,9 @@ def verify_bundle(path: Path, scratch: Path) -> list[Finding]:
     found = source.sha256
     same = found == manifest["submission_sha256"]
     findings.append(Finding("source", same, _compared("hash", found, manifest["submission_sha256"])))
+    read = {path.relative_to(scratch).as_posix() for path in source.files()}
+    if unread := sorted(name for name in files if name.startswith("submission/") and name not in read):
+        findings.append(Finding("source", False, f"what no rule reads, and Python may run: {', '.join(unread)}"))
     failing = [verdict for verdict in check_static(source) if verdict.status == "fail"]
     said = "; ".join(f"{verdict.rule}: {verdict.where or ''} {verdict.message}" for verdict in failing)
     findings.append(Finding("static rules", not failing, said or "every rule holds"))
