@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NoReturn
 
+from timetrial.errors import UserError
 from timetrial.gpus import share_memory
 from timetrial.instrument_log import Choice
 from timetrial.isolation.policy import Isolation, Policy
@@ -68,6 +69,10 @@ class Job:
     """How memory is saved (`timetrial.workload.economical`)."""
 
 
+class Unready(Exception):
+    """A workload's trials cannot begin: what it needs, its data as a rule, is not there."""
+
+
 def main(load: Callable[[str], tuple["Workload", str]] | None = None) -> int:
     """Runs the job on standard input. Exit code 0 whatever the submission did; its record says how it ended.
 
@@ -99,6 +104,9 @@ def _exit_code(
 ) -> int:
     try:
         end = _run(job, load, events, told_to_leave)
+    except Unready as error:
+        events.write(json.dumps({"unready": str(error)}) + "\n")
+        return 1
     except ConnectionError as error:
         events.write(json.dumps({"failed": str(error)}) + "\n")
         return PREEMPTED
@@ -149,15 +157,17 @@ def _run_trial(
     from timetrial.trial import run_trial
     from timetrial.workload import economical
 
-    workload, sha256 = load(job.workload)
-    workload = economical(workload, accumulate=job.accumulate, remat=job.remat)
-
     def note(stage: str, rows: int, of: int | None) -> None:
         del of
         if rows == 0:
             report({"note": f"preparing the data of {job.workload} (once): {stage}"})
 
-    workload.data.prepare(watch=note)
+    try:
+        workload, sha256 = load(job.workload)
+        workload = economical(workload, accumulate=job.accumulate, remat=job.remat)
+        workload.data.prepare(watch=note)
+    except UserError as error:
+        raise Unready(str(error)) from None
     mesh = Mesh.local() if followers is None else Mesh.of_all_processes()
     if followers is not None:
         followers.tell("begin", mesh.memory_bytes)

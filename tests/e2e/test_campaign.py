@@ -104,6 +104,40 @@ def test_parts_that_the_ruleset_wants_are_those_of_the_flag_bit_for_bit(tmp_path
     )
 
 
+WITHOUT_DATA = f"""
+import sys
+sys.path.insert(0, {str(SUPPORT)!r})
+from toys import toy_workload
+from timetrial.errors import UserError
+from timetrial.worker import main
+
+def load(name):
+    if name == "toy":
+        raise UserError("data set toys: put its files into place")
+    return toy_workload(name=name), "f" * 64
+
+sys.exit(main(load))
+"""
+
+
+def test_where_the_data_of_a_workload_are_missing_one_trial_says_so_and_the_other_workloads_are_run(tmp_path):
+    worker = tmp_path / "worker.py"
+    worker.write_text(WITHOUT_DATA)
+    ruleset = rules(budget=320, eval_every=160, external={"studies": 1, "trials": 2, "points": "halton"})
+    ruleset = dataclasses.replace(ruleset, workloads=dict.fromkeys(("toy", "other"), ruleset.workloads["toy"]))
+    campaign = Campaign(out=tmp_path / "out", ruleset=ruleset, sources=(write(tmp_path, SGD),), seed=3)
+    open_folder(campaign, resume=False)
+    for _ in range(2):  # nothing of the first keeps the second from trying anew
+        ended = run_campaign(campaign, Log(lambda job: None), retries=2, worker=(sys.executable, str(worker)))
+        lacking = [end for job, end in ended if job.workload == "toy"]
+        assert [(end.status, end.message) for end in lacking] == [
+            ("interrupted", "data set toys: put its files into place")
+        ]
+        assert [end.status for job, end in ended if job.workload == "other"] in ([], ["budget"] * 2)
+    assert sum(1 for _ in tmp_path.glob("out/mine/other/*/*/record.jsonl")) == 2
+    assert not list(tmp_path.glob("out/mine/toy/*/*/record.jsonl"))
+
+
 two_cores = pytest.mark.skipif(machine.cores() < 2, reason="needs two cores")
 
 

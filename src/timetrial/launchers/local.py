@@ -13,8 +13,8 @@ from timetrial.claims import Heart, take
 from timetrial.errors import UserError
 from timetrial.launchers.process import WORKER, Listener, Stop, run_job
 from timetrial.launchers.shares import Share, shares
-from timetrial.record import EndLine
-from timetrial.worker import Job
+from timetrial.record import EndLine, end_after
+from timetrial.worker import Job, Unready
 
 RETRIES = 2
 """Of a trial that was interrupted by what is not the submission's doing, unless somebody says otherwise."""
@@ -40,7 +40,8 @@ def run_campaign(
 
     A trial that fails stops nothing. KeyboardInterrupt passes, once the running trials' records are finished.
     `side_by_side` trials run at a time, each on its own share of cores and GPUs. A trial that is interrupted by what is
-    not the submission's doing (a killed process, a full disk) is tried again, `retries` times at most.
+    not the submission's doing (a killed process, a full disk) is tried again, `retries` times at most. Where the data
+    of a workload cannot be had, one of its trials ends as interrupted, and the others are left for when they can.
     """
     hang_seconds = campaign.ruleset.hang_seconds
     ended, _ = run_jobs(
@@ -67,6 +68,7 @@ def run_jobs(
     waiting = [job for job in jobs if not has_result(job)]
     ended: list[tuple[Job, EndLine]] = []
     elsewhere: list[Job] = []
+    unready: set[str] = set()
     free: Queue[Share] = Queue()
     for share in shares(side_by_side):
         free.put(share)
@@ -82,7 +84,7 @@ def run_jobs(
             ) from error
 
     def run_claimed(number: int, job: Job, heart: Heart) -> None:
-        if stop.asked.is_set() or has_result(job):
+        if stop.asked.is_set() or job.workload in unready or has_result(job):
             return
         claim = take(Path(job.folder), task=task)
         if claim is None:
@@ -96,10 +98,15 @@ def run_jobs(
             with turn:
                 watcher.began(job, number, len(waiting))
             own, tried = replace(job, cores=share.cores), 0
-            end = run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, share.environment, stop, lost)
-            while end.status == "interrupted" and tried < retries and not (stop.asked.is_set() or lost.is_set()):
-                tried += 1
-                end = run_job(own, hang_seconds, _TakingTurns(watcher, turn), worker, share.environment, stop, lost)
+            listener = _TakingTurns(watcher, turn)
+            try:
+                end = run_job(own, hang_seconds, listener, worker, share.environment, stop, lost)
+                while end.status == "interrupted" and tried < retries and not (stop.asked.is_set() or lost.is_set()):
+                    tried += 1
+                    end = run_job(own, hang_seconds, listener, worker, share.environment, stop, lost)
+            except Unready as error:
+                unready.add(job.workload)
+                end = end_after(None, "interrupted", str(error))
             with turn:
                 watcher.ended(job, end)
                 ended.append((job, end))

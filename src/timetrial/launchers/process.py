@@ -16,7 +16,7 @@ from typing import IO, Any, Protocol
 
 from timetrial import machine
 from timetrial.record import RECORD_NAME, EndLine, RecordError, RunHeader, append_end, end_after, read_header
-from timetrial.worker import Job
+from timetrial.worker import Job, Unready
 
 LOG_NAME = "trial.log"
 WORKER = (sys.executable, "-P", "-m", "timetrial.worker")  # -P: a file of the folder one stands in is no module
@@ -51,7 +51,8 @@ def run_job(
 ) -> EndLine:
     """Runs the trial in a process of its own, which `worker` starts, until it ends.
 
-    `environment` is added to this process's; `lost` says that another process has taken the trial over.
+    `environment` is added to this process's; `lost` says that another process has taken the trial over. Raises
+    `Unready` where no trial of its workload could begin.
     """
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def run_job(
         )
     assert process.stdin is not None
     header: RunHeader | None = None
-    failed = ""
+    failed = unready = ""
     try:
         with contextlib.suppress(BrokenPipeError), process.stdin:  # who dies at once says why by the exit code
             process.stdin.write(json.dumps(asdict(job)).encode())
@@ -78,6 +79,8 @@ def run_job(
                 listener.progressed(job, event["progress"])
             elif "note" in event:
                 listener.noted(job, event["note"])
+            elif "unready" in event:
+                unready = event["unready"]
             elif "failed" in event:
                 failed = event["failed"]
         code = process.wait(hang_seconds)  # a thread of the submission's may outlive the worker's last report
@@ -100,6 +103,8 @@ def run_job(
         return _finish(job, header, "error", f"the process crashed in native code ({signal.Signals(-code).name})")
     if code < 0:
         return _finish(job, header, "interrupted", f"the process was killed ({signal.Signals(-code).name})")
+    if unready:
+        raise Unready(unready)
     if failed:
         return _finish(job, header, "interrupted", failed)
     return _finish(job, header, "error", f"the submission ended the process (exit code {code})")
