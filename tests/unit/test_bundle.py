@@ -131,17 +131,29 @@ def test_a_file_that_neither_the_hash_nor_the_rules_read_is_found_although_the_m
     assert name in broken(tmp_path, path)["source"]
 
 
-def test_a_source_that_breaks_a_static_rule_is_found_although_its_report_says_otherwise(tmp_path: Path):
+def bundle_of(tmp_path: Path, text: str) -> Path:
+    """A submission that opens sockets, whose report says that it passed."""
     folder = tmp_path / "mine"
     folder.mkdir()
-    (folder / "submission.py").write_text("import socket\n\ndef make(hparams, task):\n    ...\n")
+    (folder / "submission.py").write_text(f"import socket\n\n{text}")
     source = Source("mine", folder / "submission.py")
     record(tmp_path / "rehearsal", source, "lobes")
     path = tmp_path / "mine.zip"
     report = {"sha256": source.sha256, "verdicts": [{"rule": "imports", "status": "pass"}]}
     write_bundle(path, source, RULESET, tmp_path / "rehearsal", check=report, trials=[], isolation="sandbox")
+    return path
 
+
+def test_a_source_that_breaks_a_static_rule_is_found_although_its_report_says_otherwise(tmp_path: Path):
+    path = bundle_of(tmp_path, "def make(hparams, task):\n    ...\n")
     assert "submission.py:1" in broken(tmp_path, path)["static rules"]
+
+
+def test_of_a_submission_for_algoperf_the_rules_that_warn_are_named(tmp_path: Path):
+    path = bundle_of(tmp_path, "def init_optimizer_state():\n    ...\n\ndef update_params():\n    ...\n")
+    found = {finding.what: finding for finding in verify_bundle(path, tmp_path / "verify")}
+    assert found["static rules"].holds
+    assert "imports" in found["static rules"].message
 
 
 def test_a_rehearsal_of_another_source_or_that_failed_is_found(tmp_path: Path):
