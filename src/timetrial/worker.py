@@ -106,6 +106,7 @@ def _exit_code(
         end = _run(job, load, events, told_to_leave)
     except Unready as error:
         events.write(json.dumps({"unready": str(error)}) + "\n")
+        print(error, file=sys.stderr)
         return 1
     except ConnectionError as error:
         events.write(json.dumps({"failed": str(error)}) + "\n")
