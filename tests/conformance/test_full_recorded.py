@@ -102,14 +102,15 @@ def test_preparing_goes_on_after_the_last_part_that_was_done(root):
     assert (whole / "SHA256").read_text() == sealed
 
 
-def test_a_preparation_that_goes_on_needs_no_room_for_what_is_written_already(root, monkeypatch):
-    def failing(raw, folder, split):
-        if split == "valid":
-            raise Killed
-        return parts(raw, folder, split)
+def killed_before_valid(raw, folder, split):
+    if split == "valid":
+        raise Killed
+    return parts(raw, folder, split)
 
+
+def test_a_preparation_that_goes_on_needs_no_room_for_what_is_written_already(root, monkeypatch):
     with pytest.raises(Killed):
-        digits(parts=failing).prepare()
+        digits(parts=killed_before_valid).prepare()
     written = sum(path.stat().st_size for path in root.glob("digits/.staging/train/*"))
     disk = recording.shutil.disk_usage(root)._replace(free=digits().layout.space_bytes - written)
     monkeypatch.setattr(recording.shutil, "disk_usage", lambda path: disk)
@@ -150,13 +151,8 @@ def test_more_shards_than_a_process_may_ever_open_are_an_error_that_names_the_li
 
 
 def test_another_version_begins_anew(root):
-    def failing(raw, folder, split):
-        if split == "valid":
-            raise Killed
-        return parts(raw, folder, split)
-
     with pytest.raises(Killed):
-        digits(parts=failing).prepare()
+        digits(parts=killed_before_valid).prepare()
     newer = digits(version="2.0.0")
     assert len(newer.rows("train")) == ROWS["train"]
     assert newer.state(verify=True) == "prepared"

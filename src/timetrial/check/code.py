@@ -42,7 +42,7 @@ class Module:
     """Names that imports bind anywhere in the file, and what they stand for: `jnp` for `jax.numpy`."""
     siblings: Mapping[str, "Module"] = field(repr=False)
     """All files of the submission, by name."""
-    parameters: frozenset[int] = field(default_factory=frozenset[int], repr=False)
+    parameters: frozenset[int] = field(repr=False)
     """The `id`s of names that stand for a parameter of a function around them, and so for nothing else."""
 
     def nodes(self) -> Iterator[ast.AST]:
